@@ -1,0 +1,1 @@
+"""Samples, crops, and synthetic clips: how pixels become network input."""

@@ -1,0 +1,1 @@
+"""Trajectories to files and back: npz, glb, html, summary."""

@@ -1,0 +1,257 @@
+"""Files: reading what is not ours without running it, writing so that nothing is left half done, finding what ships."""
+
+import hashlib
+import io
+import os
+import pickle
+import tempfile
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+PACKAGE_ASSETS = Path(__file__).parent / "assets"
+CLONE_ASSETS = Path(__file__).parent.parent / "checkpoints"
+
+
+def find_asset(name: str) -> Path:
+    """Return the path of a file that ships with the package, e.g. `openhand/OPENHAND_RIGHT.npz`.
+
+    An installed wheel carries the content of `checkpoints/` as `haptic/assets/`; a clone has it beside the package.
+
+    Raises:
+        FileNotFoundError: neither place has it; the installation is incomplete.
+    """
+    for folder in (PACKAGE_ASSETS, CLONE_ASSETS):
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(
+        f"the shipped file {name} is neither in {PACKAGE_ASSETS} nor in {CLONE_ASSETS}; reinstall haptic"
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hex SHA-256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` to write to; rename it onto `path` if all went well, else remove it.
+
+    The temporary name keeps the suffix, since writers of video and pictures choose their format by it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that appears under its name only when it is complete and on disk."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class UnsafePickleError(ValueError):
+    """A pickle asks for a class or function that is not plain data."""
+
+
+class Placeholder:
+    """Stands where a pickle names a class that is not wanted; holds nothing and runs nothing."""
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, _state: Any) -> None:
+        pass
+
+    def __setitem__(self, _key: Any, _value: Any) -> None:
+        pass
+
+    def append(self, _value: Any) -> None:
+        """Swallow list items."""
+
+    def extend(self, _values: Any) -> None:
+        """Swallow list items."""
+
+
+class _SparseColumns:
+    """Takes the state of a scipy.sparse.csc_matrix; `dense` rebuilds the array without scipy's class."""
+
+    def __init__(self, *_args: Any) -> None:
+        self.state: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state if isinstance(state, dict) else {}
+
+    def dense(self) -> np.ndarray:
+        shape = self.state.get("_shape", self.state.get("shape"))
+        data, indices, indptr = (np.asarray(self.state[key]) for key in ("data", "indices", "indptr"))
+        array = np.zeros(shape, dtype=data.dtype)
+        columns = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
+        np.add.at(array, (indices, columns), data)
+        return array
+
+
+class _ChumpyArray:
+    """Takes the state of a chumpy.ch.Ch: its value is `x`."""
+
+    def __init__(self, *_args: Any) -> None:
+        self.state: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state if isinstance(state, dict) else {}
+
+    def dense(self) -> np.ndarray:
+        return np.asarray(plain_arrays(self.state["x"]))
+
+
+class _ChumpySelect(_ChumpyArray):
+    """Takes the state of a chumpy.reordering.Select: `a.ravel()[idxs].reshape(preferred_shape)`."""
+
+    def dense(self) -> np.ndarray:
+        source = np.asarray(plain_arrays(self.state["a"])).ravel()
+        picked = source[np.asarray(plain_arrays(self.state["idxs"])).ravel()]
+        shape = self.state.get("preferred_shape")
+        return picked if shape is None else picked.reshape(shape)
+
+
+def plain_arrays(value: Any) -> Any:
+    """Replace the stand-ins for foreign array classes by plain arrays, through dicts, lists and tuples."""
+    if isinstance(value, _SparseColumns | _ChumpyArray):
+        return value.dense()
+    if isinstance(value, dict):
+        return {key: plain_arrays(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain_arrays(item) for item in value)
+    return value
+
+
+def _numpy_reconstruct(subtype: Any, shape: Any, dtype: Any) -> np.ndarray:
+    """Rebuild an empty array as numpy's own `_reconstruct` does, for plain arrays only."""
+    if subtype is not np.ndarray:
+        raise UnsafePickleError(f"an array of class {subtype!r}")
+    return np.ndarray.__new__(np.ndarray, shape, dtype)
+
+
+def _numpy_scalar(dtype: Any, data: Any = None) -> Any:
+    if not isinstance(dtype, np.dtype) or dtype.hasobject:
+        raise UnsafePickleError(f"a scalar of dtype {dtype!r}")
+    raw = data.encode("latin-1") if isinstance(data, str) else data
+    return np.frombuffer(raw, dtype=dtype, count=1)[0]
+
+
+def _numpy_frombuffer(buffer: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    return np.frombuffer(buffer, dtype=dtype).reshape(shape, order=order)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Take the place of `_codecs.encode`, which protocol 2 uses for bytes; latin-1 only."""
+    if encoding not in ("latin1", "latin-1"):
+        raise UnsafePickleError(f"bytes in the encoding {encoding!r}")
+    return text.encode("latin-1")
+
+
+def _copy_reconstructor(kind: type, base: type, state: Any) -> Any:
+    """Take the place of `copyreg._reconstructor` for the stand-in classes above."""
+    if isinstance(kind, type) and issubclass(kind, _SparseColumns | _ChumpyArray | Placeholder):
+        return kind()
+    raise UnsafePickleError(f"an object of class {kind!r}")
+
+
+ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): _encode,
+    ("copy_reg", "_reconstructor"): _copy_reconstructor,
+    ("copyreg", "_reconstructor"): _copy_reconstructor,
+    ("__builtin__", "object"): object,
+    ("builtins", "object"): object,
+    ("__builtin__", "set"): set,
+    ("builtins", "set"): set,
+    ("builtins", "bytearray"): bytearray,
+    ("builtins", "complex"): complex,
+    ("scipy.sparse.csc", "csc_matrix"): _SparseColumns,
+    ("scipy.sparse._csc", "csc_matrix"): _SparseColumns,
+    ("chumpy.ch", "Ch"): _ChumpyArray,
+    ("chumpy.reordering", "Select"): _ChumpySelect,
+}
+for _module in ("numpy.core", "numpy._core"):
+    ADMITTED[f"{_module}.multiarray", "_reconstruct"] = _numpy_reconstruct
+    ADMITTED[f"{_module}.multiarray", "scalar"] = _numpy_scalar
+    ADMITTED[f"{_module}.numeric", "_frombuffer"] = _numpy_frombuffer
+
+
+class RestrictedUnpickler(pickle.Unpickler):
+    """Admits numpy arrays, scalars and plain containers, and stand-ins for three classes of MANO's files.
+
+    With `placeholders=True` other classes become inert `Placeholder`s instead of an error: for official checkpoints,
+    whose configuration objects are not wanted.
+    """
+
+    def __init__(self, file: BinaryIO, *, name: str, placeholders: bool = False) -> None:
+        super().__init__(file, encoding="latin-1")
+        self._name = name
+        self._placeholders = placeholders
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for `module.name`, or refuse it by name."""
+        if (module, name) in ADMITTED:
+            return ADMITTED[module, name]
+        if self._placeholders:
+            return Placeholder
+        raise UnsafePickleError(
+            f"{self._name}: the pickle names {module}.{name}, which is not plain data; it was not opened. "
+            "Expected numpy arrays, numbers, strings, lists and dicts (and MANO's scipy and chumpy arrays)"
+        )
+
+
+def load_plain_pickle(path: Path) -> Any:
+    """Read a foreign pickle of plain data (MANO, HaMeR's shards); nothing in it is executed.
+
+    Raises:
+        UnsafePickleError: it holds anything but plain data; the class is named.
+        ValueError: it is no pickle, or a damaged one.
+    """
+    with path.open("rb") as file:
+        return load_plain_pickle_bytes(file.read(), name=str(path))
+
+
+def load_plain_pickle_bytes(data: bytes, *, name: str) -> Any:
+    """Read a pickle of plain data from memory; `name` is used in messages."""
+    try:
+        return plain_arrays(RestrictedUnpickler(io.BytesIO(data), name=name).load())
+    except UnsafePickleError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ValueError(f"{name}: not a readable pickle ({type(error).__name__}: {error})") from None
+
+
+def is_zip(path: Path) -> bool:
+    """Say whether the file is a zip archive (as torch checkpoints of the last years are)."""
+    return zipfile.is_zipfile(path)

@@ -1,0 +1,1 @@
+"""Rotations, transforms, cameras, boxes, alignment and ray casting: torch in, torch out."""

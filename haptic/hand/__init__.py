@@ -1,0 +1,1 @@
+"""The hand: joint names, the parametric model, the free openhand, anatomy and mirroring."""

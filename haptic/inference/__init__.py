@@ -1,0 +1,1 @@
+"""From clips or keypoints to trajectories."""

@@ -1,0 +1,1 @@
+"""Tensors in, one scalar out; shared by training and refinement."""

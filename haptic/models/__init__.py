@@ -1,0 +1,1 @@
+"""Networks. They know no loss, no data format and no Lightning."""

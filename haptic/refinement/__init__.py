@@ -1,0 +1,1 @@
+"""Solving for the trajectory under the training losses."""

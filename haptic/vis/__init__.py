@@ -1,0 +1,1 @@
+"""Pictures of trajectories: overlay video and plots."""

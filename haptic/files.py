@@ -111,7 +111,9 @@ class _SparseColumns:
     def dense(self) -> np.ndarray:
         shape = self.state.get("_shape", self.state.get("shape"))
         data, indices, indptr = (np.asarray(self.state[key]) for key in ("data", "indices", "indptr"))
-        array = np.zeros(shape, dtype=data.dtype)
+        if shape is None:
+            raise ValueError("a sparse matrix without its shape")
+        array = np.zeros(tuple(shape), dtype=data.dtype)
         columns = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
         np.add.at(array, (indices, columns), data)
         return array

@@ -145,3 +145,21 @@ class Trajectory(Record):
     confidence: Float[Tensor, " T"]
     observed: Bool[Tensor, " T"]
     is_right: Bool[Tensor, ""]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Everything one video gave: what `reconstruct` returns and every exporter writes.
+
+    Hands are named `right_0`, `left_0`, `right_1`, ... by side and order of appearance; `tracks` has the same names.
+    `camera` covers every frame of the video, `frame_time_s` too.
+    """
+
+    hands: dict[str, Trajectory]
+    tracks: dict[str, HandTrack]
+    camera: Camera
+    frame_time_s: Float[Tensor, " N"]
+    image_width_px: int
+    image_height_px: int
+    fps: float
+    hand_model: str

@@ -216,7 +216,7 @@ class RestrictedUnpickler(pickle.Unpickler):
     whose configuration objects are not wanted.
     """
 
-    def __init__(self, file: BinaryIO, *, name: str, placeholders: bool = False) -> None:
+    def __init__(self, file: io.BufferedIOBase, *, name: str, placeholders: bool = False) -> None:
         super().__init__(file, encoding="latin-1")
         self._name = name
         self._placeholders = placeholders

@@ -79,15 +79,13 @@ class RayScene:
         if self._embree is None or not len(directions):
             return _no_hits(len(directions))
         answer = self._embree.run(*_as_rays(origins, directions), output=1)
-        missed = answer["primID"] < 0
-        u, v = answer["u"], answer["v"]  # the weights of the triangle's second and third corner
-        barycentric = np.stack([1 - u - v, u, v], axis=-1)
+        depth, face_index, u, v = answer["tfar"], answer["primID"], answer["u"], answer["v"]
+        missed = face_index < 0
+        depth[missed] = np.inf
+        barycentric = np.empty((len(depth), 3), np.float32)
+        barycentric[:, 0], barycentric[:, 1], barycentric[:, 2] = 1 - u - v, u, v  # of the triangle's three corners
         barycentric[missed] = 0
-        return RayHits(
-            depth=np.where(missed, np.float32(np.inf), answer["tfar"]),
-            face_index=np.where(missed, -1, answer["primID"].astype(np.int64)),
-            barycentric=barycentric,
-        )
+        return RayHits(depth=depth, face_index=face_index, barycentric=barycentric)
 
     def is_blocked(
         self, origins: Float[np.ndarray, "N 3"], directions: Float[np.ndarray, "N 3"]
@@ -194,10 +192,13 @@ def interpolate(
     hits: RayHits, faces: Int[np.ndarray, "F 3"], vertex_values: Float[np.ndarray, "V C"]
 ) -> Float[np.ndarray, "*rays C"]:
     """Return the vertices' values at the hits, e.g. smooth normals (not of length one); zero where nothing was hit."""
-    if not len(faces):
-        return np.zeros((*hits.depth.shape, vertex_values.shape[-1]), vertex_values.dtype)
-    corners = vertex_values[faces[np.maximum(hits.face_index, 0)]]
-    return (hits.barycentric[..., None] * corners).sum(axis=-2).astype(vertex_values.dtype)
+    values = np.zeros((hits.face_index.size, vertex_values.shape[-1]), vertex_values.dtype)
+    found = np.flatnonzero(hits.is_hit)
+    corners = np.take(faces, hits.face_index.ravel()[found], axis=0)
+    weights = hits.barycentric.reshape(-1, 3)[found]
+    for corner in range(3):
+        values[found] += weights[:, corner, None] * np.take(vertex_values, corners[:, corner], axis=0)
+    return values.reshape(*hits.face_index.shape, -1)
 
 
 def vertex_normals(verts: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Float[np.ndarray, "V 3"]:
@@ -213,14 +214,14 @@ def vertex_normals(verts: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"
 
 def pixel_rays(points_img: Float[np.ndarray, "N 2"], K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "N 3"]:
     """Return the directions, with z = 1, of the rays through the pixels."""
-    homogeneous = np.concatenate([points_img, np.ones_like(points_img[:, :1])], axis=-1, dtype=np.float64)
-    return (homogeneous @ np.linalg.inv(np.asarray(K, np.float64)).T).astype(np.float32)
+    inverse = np.linalg.inv(np.asarray(K, np.float64)).astype(np.float32)
+    return np.asarray(points_img, np.float32) @ inverse[:, :2].T + inverse[:, 2]
 
 
 def _no_hits(num_rays: int) -> RayHits:
     return RayHits(
         depth=np.full(num_rays, np.inf, np.float32),
-        face_index=np.full(num_rays, -1, np.int64),
+        face_index=np.full(num_rays, -1, np.int32),
         barycentric=np.zeros((num_rays, 3), np.float32),
     )
 
@@ -233,7 +234,7 @@ def _as_rays(origins: np.ndarray, directions: np.ndarray) -> tuple[np.ndarray, n
 
 def _pixel_grid(x0: int, y0: int, width: int, height: int) -> np.ndarray:
     columns, rows = np.meshgrid(np.arange(x0, x0 + width), np.arange(y0, y0 + height))
-    return np.stack([columns, rows], axis=-1).reshape(-1, 2).astype(np.float64)
+    return np.stack([columns, rows], axis=-1).reshape(-1, 2).astype(np.float32)
 
 
 def _pixel_bounds(verts_cam: np.ndarray, K: np.ndarray) -> tuple[int, int, int, int]:

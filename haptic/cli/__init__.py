@@ -1,0 +1,1 @@
+"""The command line: arguments, progress, and a folder of outputs for every video."""

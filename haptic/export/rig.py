@@ -1,0 +1,109 @@
+"""A trajectory as a skin on moving bones, which is what scene files can hold: shape baked in, pose correctives left out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from haptic.hand.joints import JOINT_NAMES, MANO_NAMES, MANO_PARENTS, PARENTS_21
+from haptic.hand.mirror import mirror_params, mirror_points, mirror_transform
+from haptic.hand.model import HandModel, trajectory_faces, trajectory_mesh
+from haptic.records import Trajectory
+
+MAX_INFLUENCES = 4  # bones per vertex that viewers agree on
+CHUNK_FRAMES = 256
+TIP_NAMES = tuple(name for name in JOINT_NAMES if name.endswith("_tip"))
+BONE_NAMES = MANO_NAMES + TIP_NAMES  # the fingertips carry no skin; they end the fingers for whoever needs an end
+BONE_PARENTS = MANO_PARENTS + tuple(MANO_NAMES.index(JOINT_NAMES[PARENTS_21[JOINT_NAMES.index(n)]]) for n in TIP_NAMES)
+
+
+@dataclass(frozen=True)
+class Rig:
+    """One hand: the unposed skin and its 21 bones, and where each of MANO's 16 bones is in every frame, in the world.
+
+    A bone's rest orientation is the identity. `skin_bones` and `skin_weights` are a vertex's strongest bones.
+    """
+
+    rest_verts: Float[np.ndarray, "V 3"]
+    faces: Int[np.ndarray, "F 3"]
+    rest_bones: Float[np.ndarray, "21 3"]
+    skin_bones: Int[np.ndarray, "V 4"]
+    skin_weights: Float[np.ndarray, "V 4"]
+    T_world_bone: Float[np.ndarray, "T 16 4 4"]
+    skin_error_mm: float
+
+
+def make_rig(model: HandModel, trajectory: Trajectory) -> Rig:
+    """Return the hand as a skin. `skin_error_mm` is how far it strays from the model's own mesh, at most."""
+    assert len(trajectory.frame_index) > 0, "a hand without frames has no rig"
+    is_right = bool(trajectory.is_right)
+    with torch.no_grad():
+        params = trajectory.params if is_right else mirror_params(trajectory.params)
+        betas = params.betas[0]
+        rest_verts = model.layer.v_template + torch.einsum("vcb,b->vc", model.layer.shapedirs, betas)
+        rest_bones = model.rest_joints(betas)
+        rest_tips = model.tip_template + torch.einsum("vcb,b->vc", model.tip_shapedirs, betas)
+        T_cam_bone = model.bone_transforms(params)
+        rest_bones = torch.cat([rest_bones, rest_tips])
+        if not is_right:
+            rest_verts, rest_bones = mirror_points(rest_verts), mirror_points(rest_bones)
+            T_cam_bone = mirror_transform(T_cam_bone)
+        T_world_bone = trajectory.camera.T_world_cam[:, None].to(T_cam_bone) @ T_cam_bone
+    skin_bones, skin_weights = strongest_bones(model.weights.cpu().numpy())
+    rest = rest_verts.cpu().numpy()
+    bones = rest_bones.cpu().numpy()
+    return Rig(
+        rest_verts=rest,
+        faces=trajectory_faces(model, trajectory).cpu().numpy(),
+        rest_bones=bones,
+        skin_bones=skin_bones,
+        skin_weights=skin_weights,
+        T_world_bone=T_world_bone.cpu().numpy(),
+        skin_error_mm=_skin_error_mm(model, trajectory, T_cam_bone.cpu().numpy(), rest, bones, skin_bones, skin_weights),
+    )
+
+
+def strongest_bones(weights: Float[np.ndarray, "V B"]) -> tuple[Int[np.ndarray, "V 4"], Float[np.ndarray, "V 4"]]:
+    """Return each vertex's four strongest bones, strongest first, and their shares, which sum to one."""
+    bones = np.argsort(-weights, axis=1, kind="stable")[:, :MAX_INFLUENCES]
+    shares = np.take_along_axis(weights, bones, axis=1).astype(np.float64)
+    shares = (shares / shares.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.where(shares > 0, bones, 0), shares
+
+
+def skin(
+    rest_verts: Float[np.ndarray, "V 3"],
+    rest_bones: Float[np.ndarray, "B 3"],
+    skin_bones: Int[np.ndarray, "V 4"],
+    skin_weights: Float[np.ndarray, "V 4"],
+    T_frame_bone: Float[np.ndarray, "T 16 4 4"],
+) -> Float[np.ndarray, "T V 3"]:
+    """Return the skin as its bones carry it (linear blend skinning)."""
+    num_bones = T_frame_bone.shape[1]
+    weights = np.zeros((len(rest_verts), num_bones), np.float32)
+    np.add.at(weights, (np.arange(len(rest_verts))[:, None], skin_bones), skin_weights)
+    rotation = T_frame_bone[..., :3, :3]
+    offset = T_frame_bone[..., :3, 3] - np.einsum("tbij,bj->tbi", rotation, rest_bones[:num_bones])
+    blended = weights @ np.concatenate([rotation, offset[..., None]], axis=-1).reshape(-1, num_bones, 12)
+    blended = blended.reshape(-1, len(rest_verts), 3, 4)
+    return (blended[..., :3] @ rest_verts[None, :, :, None])[..., 0] + blended[..., 3]
+
+
+def _skin_error_mm(
+    model: HandModel,
+    trajectory: Trajectory,
+    T_cam_bone: np.ndarray,
+    rest_verts: np.ndarray,
+    rest_bones: np.ndarray,
+    skin_bones: np.ndarray,
+    skin_weights: np.ndarray,
+) -> float:
+    worst_m = 0.0
+    for start in range(0, len(T_cam_bone), CHUNK_FRAMES):
+        frames = torch.arange(start, min(start + CHUNK_FRAMES, len(T_cam_bone)))
+        with torch.no_grad():
+            mesh = trajectory_mesh(model, trajectory[frames]).verts.cpu().numpy()
+        skinned = skin(rest_verts, rest_bones, skin_bones, skin_weights, T_cam_bone[frames.numpy()])
+        worst_m = max(worst_m, float(np.linalg.norm(skinned - mesh, axis=-1).max()))
+    return 1000 * worst_m

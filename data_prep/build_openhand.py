@@ -26,9 +26,12 @@ from data_prep.mesh_surgery import (
     EdgeCollapse,
     bend,
     boundary_loop,
+    close_loop,
     closest_on_mesh,
     cut_by_plane,
     smoothed,
+    vertex_areas,
+    volume,
     weld,
 )
 from haptic.files import atomic_path, sha256_of
@@ -65,6 +68,10 @@ BONE_LENGTHS_MM = {
 PALM_SCALE = 1.036  # takes the source's wrist -> middle knuckle to 95 mm
 TIP_SCALE = 0.97  # of the last bones
 
+THENAR_SCALE = 0.87  # the ball of the thumb, or it would stand out once the thumb is raised beside the palm
+THUMB_BASE = 13
+FINGER_RADIUS_M = 0.012
+
 WEBXR_BONES = {
     "thumb": (None, "thumb-metacarpal", "thumb-phalanx-proximal", "thumb-phalanx-distal", "thumb-tip"),
     **{
@@ -84,6 +91,7 @@ CUT_SNAP_M = 0.0015
 SKIN_ROUNDS = 3
 POSE_SAMPLES = 700
 POSE_RIDGE = 2e-3
+MAX_SWELLING_M = 0.0015
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,7 @@ class Hand:
     weights: Float[np.ndarray, "V 16"]
     bone_weights: Float[np.ndarray, "V K"]
     bones: Bones
+    closed_faces: Int[np.ndarray, "G 3"]
 
 
 def main() -> None:
@@ -200,27 +209,50 @@ def _open_glb(path: Path) -> tuple[dict[str, Any], Callable[[int], np.ndarray]]:
 
 
 def build(source: SourceHand) -> dict[str, np.ndarray]:
-    """Turn the source hand into the arrays of a MANO file."""
+    """Turn the source hand into the arrays of a MANO file, and print how well that went."""
     hand, surface_mm = make_rest_hand(source)
     regressor = fit_regressor(hand)
-    shapedirs = make_shapedirs(hand, regressor)
     posedirs = fit_posedirs(hand)
     hands_mean, components = natural_poses(hand)
-    kintree = np.array([PARENTS, range(16)], dtype=np.int64).astype(np.uint32)
     arrays = {
         "v_template": hand.verts,
-        "f": hand.faces.astype(np.uint32),
         "J_regressor": regressor,
         "J": regressor @ hand.verts,
         "weights": hand.weights,
-        "shapedirs": shapedirs,
+        "shapedirs": make_shapedirs(hand, regressor),
         "posedirs": posedirs,
-        "kintree_table": kintree,
         "hands_mean": hands_mean,
         "hands_components": components,
     }
     print(f"distance to the re-posed source: mean {surface_mm.mean():.3f}, max {surface_mm.max():.3f} mm")
-    return {name: a.astype(np.float32) if a.dtype == np.float64 else a for name, a in arrays.items()}
+    report(hand, posedirs)
+    return {
+        **{name: array.astype(np.float32) for name, array in arrays.items()},
+        "f": hand.faces.astype(np.uint32),
+        # MANO writes "no parent" as -1 in unsigned numbers.
+        "kintree_table": np.array([PARENTS, range(16)]).astype(np.uint32),
+    }
+
+
+def report(hand: Hand, posedirs: Float[np.ndarray, "V 3 135"]) -> None:
+    """Print what the pose directions achieve: on poses that they have not seen, and on right angles."""
+    poses = sample_poses(hand, 100, rng=np.random.default_rng(2))
+    wanted = np.stack([rest_correction(hand, pose) for pose in poses])
+    fitted = (poses - np.eye(3)).reshape(-1, 135) @ posedirs.reshape(-1, 135).T
+    left = wanted - fitted.reshape(wanted.shape)
+    before, after = (np.sqrt((d**2).sum(axis=-1).mean()) * 1e3 for d in (wanted, left))
+    print(f"unseen poses, rms distance to the aim: {before:.3f} mm without posedirs, {after:.3f} mm with them")
+    at_rest = volume(hand.verts, hand.closed_faces)
+    for joint in range(1, 16):
+        angles = np.zeros((1, 15, 3))
+        angles[0, joint - 1, 0] = np.pi / 2
+        rotations = joint_rotations(hand, angles)[0]
+        correction = posedirs @ (rotations - np.eye(3)).ravel()
+        without, with_them = (
+            (volume(linear_skin(hand, verts, rotations), hand.closed_faces) - at_rest) * 1e6
+            for verts in (hand.verts, hand.verts + correction)
+        )
+        print(f"joint {joint:2d} bent by 90 degrees: {without:+6.2f} cm3 without posedirs, {with_them:+6.2f} with")
 
 
 # Rest pose
@@ -236,13 +268,32 @@ def make_rest_hand(source: SourceHand) -> tuple[Hand, Float[np.ndarray, " V"]]:
     cut_verts, cut_faces = cut_by_plane(dense, source.faces, axis=0, limit=limit, snap=CUT_SNAP_M)
     tips = find_tips(cut_verts, cut_faces, after)
     is_kept = np.isin(np.arange(len(cut_verts)), list(tips.values()))
-    verts, faces = EdgeCollapse(cut_verts, cut_faces, is_kept).run(num_verts=NUM_VERTS, num_loop=NUM_LOOP)
+    importance = _importance(cut_verts, after)
+    collapse = EdgeCollapse(cut_verts, cut_faces, is_kept, importance)
+    verts, faces = collapse.run(num_verts=NUM_VERTS, num_loop=NUM_LOOP)
     verts, faces = renumber(verts, faces, {finger: cut_verts[k] for finger, k in tips.items()})
     corners, share, distance = closest_on_mesh(verts, dense, source.faces)
     bone_weights = np.einsum("vc,vck->vk", share, dense_weights[corners])
     bone_weights = _sparse_rows(bone_weights)
     joint_weights = bone_weights @ np.eye(16)[after.mano_joint]
-    return Hand(verts, faces, _mano_joints(after), joint_weights, bone_weights, after), distance * 1e3
+    return Hand(
+        verts, faces, _mano_joints(after), joint_weights, bone_weights, after, close_loop(faces)
+    ), distance * 1e3
+
+
+def _importance(verts: Float[np.ndarray, "V 3"], bones: Bones) -> Float[np.ndarray, " V"]:
+    """Ask for finer skin on the fingers than on the palm, and finest at their ends."""
+    is_phalanx = (bones.mano_joint > 0) & (bones.mano_joint != THUMB_BASE)
+    head, along = bones.head[is_phalanx], bones.direction[is_phalanx] * bones.length[is_phalanx, None]
+    is_last = (bones.mano_joint[is_phalanx] - 1) % 3 == 2
+    offset = verts[:, None] - head
+    share = np.clip((offset * along).sum(axis=-1) / (along**2).sum(axis=-1), 0, 1)
+    distance = np.linalg.norm(offset - share[..., None] * along, axis=-1)
+    nearest = distance.argmin(axis=1)
+    rows = np.arange(len(verts))
+    on_finger = distance[rows, nearest] < FINGER_RADIUS_M
+    at_end = on_finger & is_last[nearest] & (share[rows, nearest] > 0.5)
+    return np.select([at_end, on_finger], [30.0, 6.0], 1.0)
 
 
 def source_bones(source: SourceHand) -> Bones:
@@ -301,7 +352,8 @@ def repose(
     turn = _frames(after) @ _frames(before).transpose(0, 2, 1)
     stretch_along = after.length / before.length
     along = np.einsum("ki,kj->kij", before.direction, before.direction)
-    stretch = PALM_SCALE * (np.eye(3) - along) + stretch_along[:, None, None] * along
+    across = np.where(before.mano_joint == THUMB_BASE, THENAR_SCALE, 1) * PALM_SCALE
+    stretch = across[:, None, None] * (np.eye(3) - along) + stretch_along[:, None, None] * along
     stretch[0] = PALM_SCALE * np.eye(3)
     blended_turn = _nearest_rotations(np.einsum("vk,kij->vij", weights, turn))
     local_maps = blended_turn @ np.einsum("vk,kij->vij", weights, stretch)
@@ -312,7 +364,7 @@ def repose(
 
 
 def find_tips(verts: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], bones: Bones) -> dict[str, int]:
-    """Return the vertex nearest to where each last bone, made longer, leaves the skin; move it to that point."""
+    """Return the vertex nearest to where each last bone, made longer, leaves the skin."""
     mesh = trimesh.Trimesh(verts, faces, process=False)
     tips = {}
     for number, finger in enumerate(FINGERS):
@@ -320,7 +372,6 @@ def find_tips(verts: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], bo
         hits, _, _ = mesh.ray.intersects_location(bones.head[bone][None], bones.direction[bone][None])
         exit_point = hits[np.linalg.norm(hits - bones.head[bone], axis=1).argmin()]
         tips[finger] = int(np.linalg.norm(verts - exit_point, axis=1).argmin())
-        verts[tips[finger]] = exit_point
     return tips
 
 
@@ -438,15 +489,15 @@ def _strain_field(hand: Hand, along: np.ndarray, sideways: np.ndarray, upward: n
 
 
 def fit_posedirs(hand: Hand) -> Float[np.ndarray, "V 3 135"]:
-    """Fit corrections, linear in the joints' rotation matrices, that turn linear into dual quaternion skinning.
+    """Fit corrections, linear in the joints' rotation matrices, that keep bent joints from collapsing.
 
-    Linear blending loses volume where a joint bends; dual quaternions (Kavan et al. 2007) keep it. The
-    difference, taken back to the rest pose, is fitted per vertex over the joints that move it.
+    The aim is `fleshy_skin`. What it adds to linear skinning is taken back to the rest pose and fitted per vertex,
+    over the joints that move it, by ridge regression.
     """
     rng = np.random.default_rng(0)
     poses = sample_poses(hand, POSE_SAMPLES, rng=rng)
     features = (poses - np.eye(3)).reshape(len(poses), 135)
-    wanted = np.stack([_rest_correction(hand, pose) for pose in poses])
+    wanted = np.stack([rest_correction(hand, pose) for pose in poses])
     posedirs = np.zeros((len(hand.verts), 3, 135))
     reach = pose_reach(hand)
     for joint_set in np.unique(reach, axis=0):
@@ -496,7 +547,7 @@ def natural_poses(hand: Hand) -> tuple[Float[np.ndarray, " 45"], Float[np.ndarra
         "middle": (22, 32, 16),
         "pinky": (28, 32, 16),
         "ring": (25, 34, 16),
-        "thumb": (8, 10, 14),
+        "thumb": (16, 12, 14),
     }
     angles = np.zeros((1, 15, 3))
     angles[0, :, 0] = np.radians([bends[finger] for finger in FINGERS]).ravel()
@@ -521,13 +572,45 @@ def _ranges_of_motion() -> tuple[Float[np.ndarray, "15 3"], Float[np.ndarray, "1
     return low, high
 
 
-def _rest_correction(hand: Hand, rotations: Float[np.ndarray, "15 3 3"]) -> Float[np.ndarray, "V 3"]:
-    """Return what must be added to the rest vertices so that linear skinning gives dual quaternion skinning."""
+def rest_correction(hand: Hand, rotations: Float[np.ndarray, "15 3 3"]) -> Float[np.ndarray, "V 3"]:
+    """Return what must be added to the rest vertices so that linear skinning gives `fleshy_skin`."""
     turns, shifts = _chain(hand.joints, rotations)
     blend = np.einsum("vk,kij->vij", hand.weights, turns)
-    shift = hand.weights @ shifts
-    target = _dual_quaternion_skin(hand, turns, shifts)
-    return np.linalg.solve(blend, (target - shift)[..., None])[..., 0] - hand.verts
+    back = np.linalg.solve(blend, (fleshy_skin(hand, rotations) - hand.weights @ shifts)[..., None])
+    return back[..., 0] - hand.verts
+
+
+def linear_skin(
+    hand: Hand, verts: Float[np.ndarray, "V 3"], rotations: Float[np.ndarray, "15 3 3"]
+) -> Float[np.ndarray, "V 3"]:
+    """Pose vertices as MANO does: blend the bones' motions linearly."""
+    turns, shifts = _chain(hand.joints, rotations)
+    return np.einsum("vk,kij,vj->vi", hand.weights, turns, verts) + hand.weights @ shifts
+
+
+def fleshy_skin(hand: Hand, rotations: Float[np.ndarray, "15 3 3"]) -> Float[np.ndarray, "V 3"]:
+    """Pose the hand as flesh would: dual quaternion skinning (Kavan et al. 2007), then what is lost swells.
+
+    The volume that a joint alone would lose comes back as swelling where the skin is shared between its bones.
+    """
+    posed = _dual_quaternion_skin(hand, rotations)
+    normals, _ = vertex_areas(posed, hand.faces)
+    swelling = np.zeros(len(posed))
+    for joint in np.flatnonzero(np.abs(rotations - np.eye(3)).max(axis=(1, 2)) > 1e-9):
+        alone = np.tile(np.eye(3), (15, 1, 1))
+        alone[joint] = rotations[joint]
+        swelling += _swelling(hand, _dual_quaternion_skin(hand, alone), int(joint))
+    return posed + swelling[:, None] * normals
+
+
+def _swelling(hand: Hand, posed: Float[np.ndarray, "V 3"], joint: int) -> Float[np.ndarray, " V"]:
+    """Return how far the skin around one joint must rise, in metres, to make up for the volume lost there."""
+    if joint + 1 == THUMB_BASE:  # its bend folds the ball of the thumb into the palm: nothing is lost there
+        return np.zeros(len(posed))
+    lost = volume(hand.verts, hand.closed_faces) - volume(posed, hand.closed_faces)
+    shared = 4 * hand.weights[:, joint + 1] * (1 - hand.weights[:, joint + 1])
+    _, areas = vertex_areas(posed, hand.faces)
+    return shared * np.clip(lost / (shared @ areas), 0, MAX_SWELLING_M)
 
 
 def _chain(
@@ -543,10 +626,9 @@ def _chain(
     return turn, place - np.einsum("kij,kj->ki", turn, joints)
 
 
-def _dual_quaternion_skin(
-    hand: Hand, turns: Float[np.ndarray, "16 3 3"], shifts: Float[np.ndarray, "16 3"]
-) -> Float[np.ndarray, "V 3"]:
+def _dual_quaternion_skin(hand: Hand, rotations: Float[np.ndarray, "15 3 3"]) -> Float[np.ndarray, "V 3"]:
     """Blend rigid motions as dual quaternions, scalar last, and apply them to the rest vertices."""
+    turns, shifts = _chain(hand.joints, rotations)
     real = Rotation.from_matrix(turns).as_quat()
     # Along the chain, the nearer of the two signs: turns add up to more than half a circle in a fist.
     for joint in range(1, 16):

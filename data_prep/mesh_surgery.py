@@ -146,16 +146,44 @@ def boundary_loop(faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, " L"]:
     return np.array(loop)
 
 
+def close_loop(faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, "G 3"]:
+    """Add a fan of faces over the open loop."""
+    loop = boundary_loop(faces)
+    first = np.full(len(loop) - 2, loop[0])
+    return np.vstack([faces, np.stack([first, loop[2:], loop[1:-1]], axis=1)])
+
+
+def volume(verts: Float[np.ndarray, "V 3"], closed_faces: Int[np.ndarray, "F 3"]) -> float:
+    """Return the volume within a closed mesh in m^3."""
+    a, b, c = verts[closed_faces].transpose(1, 0, 2)
+    return float((a * np.cross(b, c)).sum() / 6)
+
+
+def vertex_areas(
+    verts: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
+) -> tuple[Float[np.ndarray, "V 3"], Float[np.ndarray, " V"]]:
+    """Return each vertex's unit normal and its share of the surface in m^2."""
+    a, b, c = verts[faces].transpose(1, 0, 2)
+    per_face = np.cross(b - a, c - a) / 6
+    normals, areas = np.zeros_like(verts), np.zeros(len(verts))
+    for corner in range(3):
+        np.add.at(normals, faces[:, corner], per_face)
+        np.add.at(areas, faces[:, corner], np.linalg.norm(per_face, axis=1))
+    return normals / np.linalg.norm(normals, axis=1, keepdims=True), areas
+
+
 @dataclass
 class EdgeCollapse:
     """Garland & Heckbert's quadric edge collapse, to exact numbers of vertices inside and on the open loop.
 
-    Vertices in `is_kept` never move or vanish. Vertices of the loop slide along it only.
+    Vertices in `is_kept` never move or vanish. Vertices of the loop slide along it only. Where `importance` is
+    high, more vertices stay.
     """
 
     verts: Float[np.ndarray, "V 3"]
     faces: Int[np.ndarray, "F 3"]
     is_kept: Bool[np.ndarray, " V"]
+    importance: Float[np.ndarray, " V"]
     is_loop: Bool[np.ndarray, " V"] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -235,6 +263,7 @@ class EdgeCollapse:
         length2 = float(((self.verts[a] - self.verts[b]) ** 2).sum())
         area = float(np.trace(quadric[:3, :3]))
         cost = float(point @ quadric @ point) + SHORT_EDGE_PREFERENCE**2 * area * length2
+        cost *= float(self.importance[a] + self.importance[b]) / 2
         return cost, a, b, (float(place[0]), float(place[1]), float(place[2]))
 
     def _is_sound(self, a: int, b: int, place: Float[np.ndarray, "3"]) -> bool:

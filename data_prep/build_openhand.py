@@ -88,10 +88,11 @@ WEBXR_BONES = {
 
 CUT_BELOW_WRIST_M = 0.008  # the source ends some 10 mm below
 CUT_SNAP_M = 0.0015
-SKIN_ROUNDS = 3
+SKIN_ROUNDS = 1
 POSE_SAMPLES = 700
 POSE_RIDGE = 2e-3
-MAX_SWELLING_M = 0.0015
+KNUCKLE_ROUNDING = 0.7
+MAX_SWELLING_M = 0.0023
 
 
 @dataclass(frozen=True)
@@ -589,26 +590,38 @@ def linear_skin(
 
 
 def fleshy_skin(hand: Hand, rotations: Float[np.ndarray, "15 3 3"]) -> Float[np.ndarray, "V 3"]:
-    """Pose the hand as flesh would: dual quaternion skinning (Kavan et al. 2007), then what is lost swells.
+    """Pose the hand as flesh would: between the two blends, then what is lost swells.
 
-    The volume that a joint alone would lose comes back as swelling where the skin is shared between its bones.
+    Linear blending caves in, dual quaternions (Kavan et al. 2007) round the knuckles off too far. The volume that
+    a joint alone would lose comes back as swelling where the skin is shared between its bones.
     """
-    posed = _dual_quaternion_skin(hand, rotations)
+    posed = _between_blends(hand, rotations)
     normals, _ = vertex_areas(posed, hand.faces)
     swelling = np.zeros(len(posed))
     for joint in np.flatnonzero(np.abs(rotations - np.eye(3)).max(axis=(1, 2)) > 1e-9):
         alone = np.tile(np.eye(3), (15, 1, 1))
         alone[joint] = rotations[joint]
-        swelling += _swelling(hand, _dual_quaternion_skin(hand, alone), int(joint))
+        swelling += _swelling(hand, _between_blends(hand, alone), int(joint) + 1)
     return posed + swelling[:, None] * normals
 
 
+def _between_blends(hand: Hand, rotations: Float[np.ndarray, "15 3 3"]) -> Float[np.ndarray, "V 3"]:
+    rounded = _dual_quaternion_skin(hand, rotations)
+    return KNUCKLE_ROUNDING * rounded + (1 - KNUCKLE_ROUNDING) * linear_skin(hand, hand.verts, rotations)
+
+
 def _swelling(hand: Hand, posed: Float[np.ndarray, "V 3"], joint: int) -> Float[np.ndarray, " V"]:
-    """Return how far the skin around one joint must rise, in metres, to make up for the volume lost there."""
-    if joint + 1 == THUMB_BASE:  # its bend folds the ball of the thumb into the palm: nothing is lost there
+    """Return how far the skin around one joint must rise, in metres, to make up for the volume lost there.
+
+    It rises less over the knuckle, where the skin is taut.
+    """
+    if joint == THUMB_BASE:  # its bend folds the ball of the thumb into the palm: nothing is lost there
         return np.zeros(len(posed))
     lost = volume(hand.verts, hand.closed_faces) - volume(posed, hand.closed_faces)
-    shared = 4 * hand.weights[:, joint + 1] * (1 - hand.weights[:, joint + 1])
+    rest_normals, _ = vertex_areas(hand.verts, hand.faces)
+    up = hand.bones.up[np.flatnonzero(hand.bones.mano_joint == joint)[0]]
+    soft = 1 - 0.6 * np.clip(rest_normals @ up, 0, 1)
+    shared = 4 * hand.weights[:, joint] * (1 - hand.weights[:, joint]) * soft
     _, areas = vertex_areas(posed, hand.faces)
     return shared * np.clip(lost / (shared @ areas), 0, MAX_SWELLING_M)
 

@@ -1,0 +1,125 @@
+"""The image transformer: a picture in, a row of feature tokens out. timm builds it; ViTPose's quirks come on top."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import timm
+from jaxtyping import Float
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+NORM_EPS = 1e-6  # the decoder's is torch's default, 1e-5
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """A vision transformer. The numbers are those of ViTPose's ViT-H, which HaMeR and HaPTIC are built on."""
+
+    timm_name: str | None = None  # any of timm's ViTs instead; then only `pretrained` and `drop_path` matter
+    pretrained: bool = False  # fetch timm's own weights; only with `timm_name`
+    dim: int = 1280
+    depth: int = 32
+    heads: int = 16
+    mlp_ratio: float = 4.0
+    patch_px: int = 16
+    patch_padding_px: int = 2
+    drop_path: float = 0.55  # rate of the last block, growing from zero; acts while training only
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "depth", "heads", "patch_px"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"backbone.{name} is {getattr(self, name)}; it must be 1 or more")
+        if self.dim % self.heads:
+            raise ValueError(f"backbone.dim {self.dim} does not divide into backbone.heads = {self.heads} heads")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"backbone.drop_path is {self.drop_path}; it is a rate, from 0 to below 1")
+        if self.patch_padding_px < 0:
+            raise ValueError(f"backbone.patch_padding_px is {self.patch_padding_px}; it must be 0 or more")
+        if self.pretrained and self.timm_name is None:
+            raise ValueError("backbone.pretrained asks for timm's weights, but backbone.timm_name names no model")
+
+
+class Backbone(nn.Module):
+    """A timm ViT without its classifier; tokens come row by row.
+
+    ViTPose's patch convolution is padded by two pixels, so that it covers rows -2 to 253 of 256.
+    """
+
+    vit: Any  # timm's classes share no type that promises `forward_features`
+
+    def __init__(
+        self, config: BackboneConfig, *, height_px: int, width_px: int, any_size: bool = False, initialise: bool = True
+    ) -> None:
+        """Build for pictures of one size.
+
+        Args:
+            any_size: other sizes are taken too; positions are interpolated for them.
+            initialise: False leaves the weights arbitrary, for a caller who overwrites them all.
+        """
+        super().__init__()
+        if config.timm_name is None:
+            self.vit = _vitpose(config, height_px, width_px, any_size=any_size, initialise=initialise)
+        else:
+            self.vit = _timm_vit(config, height_px, width_px, any_size=any_size)
+        self.dim = int(self.vit.num_features)
+
+    def forward(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N P C"]:
+        """Return the feature tokens of each picture, normalised by the last LayerNorm."""
+        return self.vit.forward_features(images)[:, self.vit.num_prefix_tokens :]
+
+
+def _vitpose(
+    config: BackboneConfig, height_px: int, width_px: int, *, any_size: bool, initialise: bool
+) -> VisionTransformer:
+    vit = VisionTransformer(
+        img_size=(height_px, width_px),
+        patch_size=config.patch_px,
+        num_classes=0,
+        global_pool="",
+        embed_dim=config.dim,
+        depth=config.depth,
+        num_heads=config.heads,
+        mlp_ratio=config.mlp_ratio,
+        class_token=False,
+        dynamic_img_size=any_size,
+        drop_path_rate=config.drop_path,
+        # timm hands `device` and `dtype` on to the norm layer, which a lambda would not take.
+        norm_layer=partial(nn.LayerNorm, eps=NORM_EPS),
+        weight_init="" if initialise else "skip",
+    )
+    vit.patch_embed.proj.padding = (config.patch_padding_px, config.patch_padding_px)
+    return vit
+
+
+def _timm_vit(config: BackboneConfig, height_px: int, width_px: int, *, any_size: bool) -> nn.Module:
+    assert config.timm_name is not None
+    try:
+        vit = timm.create_model(
+            config.timm_name,
+            pretrained=config.pretrained,
+            img_size=(height_px, width_px),
+            dynamic_img_size=any_size,
+            num_classes=0,
+            global_pool="",
+            drop_path_rate=config.drop_path,
+        )
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise ValueError(
+            f"backbone.timm_name: timm cannot build {config.timm_name!r} for pictures of {height_px} x {width_px} "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); name one of its vision "
+            "transformers, whose patch divides both sides"
+        ) from None
+    if not (hasattr(vit, "num_prefix_tokens") and hasattr(vit, "blocks")):
+        raise ValueError(
+            f"backbone.timm_name: {config.timm_name!r} is no vision transformer; expected one such as "
+            "vit_small_patch16_224"
+        )
+    return vit
+
+
+def window_of(images: Float[Tensor, "N 3 S S"], keep_width: float) -> Float[Tensor, "N 3 S W"]:
+    """Return the middle columns: ViTPose is made for 256 x 192, so a crop of 256 loses 32 columns on each side."""
+    side_px = images.shape[-1]
+    dropped_px = (side_px - round(side_px * keep_width)) // 2
+    return images[..., dropped_px : side_px - dropped_px]

@@ -1,0 +1,113 @@
+"""HaPTIC (Ye et al. 2025): a short clip of one hand in, its pose, shape and depth in every frame out."""
+
+from dataclasses import dataclass, field
+
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from haptic.models.backbone import Backbone, BackboneConfig, window_of
+from haptic.models.decoder import Decoder, DecoderConfig
+from haptic.models.heads import Readout
+from haptic.records import HandPrediction
+
+
+@dataclass(frozen=True)
+class HapticConfig:
+    """The network's measures; the defaults are the official ones."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    crop_side_px: int = 256
+    frame_side_px: int = 256
+    keep_width: float = 0.75  # the share of the columns, about the middle, that the backbone sees
+
+    def __post_init__(self) -> None:
+        if not 0 < self.keep_width <= 1:
+            raise ValueError(f"keep_width is {self.keep_width}; it is a share, above 0 and up to 1")
+        for name in ("crop_side_px", "frame_side_px"):
+            side_px = getattr(self, name)
+            kept_px = side_px * self.keep_width
+            if side_px < 1 or kept_px != round(kept_px) or (side_px - kept_px) % 2:
+                raise ValueError(
+                    f"{name} is {side_px}; keep_width = {self.keep_width} of it must be a whole number of columns "
+                    "with as many dropped on the left as on the right (256 keeps 192)"
+                )
+
+
+class Haptic(nn.Module):
+    """Backbone, decoder, readout. One backbone serves the crop and the full frame.
+
+    `predict` is the whole; `encode` and `decode` are its halves, for whoever keeps features from window to window.
+    """
+
+    def __init__(self, config: HapticConfig | None = None, *, initialise: bool = True) -> None:
+        super().__init__()
+        self.config = config or HapticConfig()
+        self.backbone = Backbone(
+            self.config.backbone,
+            height_px=self.config.crop_side_px,
+            width_px=round(self.config.crop_side_px * self.config.keep_width),
+            any_size=self.config.frame_side_px != self.config.crop_side_px,
+            initialise=initialise,
+        )
+        self.decoder = Decoder(self.config.decoder, feature_dim=self.backbone.dim)
+        self.readout = Readout(self.config.decoder.dim)
+
+    @property
+    def has_depth(self) -> bool:
+        """Whether the depth readout says anything: HaMeR's weights have none, and then it is all zeros."""
+        return bool(self.readout.depth.weight.detach().any())
+
+    def forward(self, crops: Float[Tensor, "B T 3 S S"], frames: Float[Tensor, "B T 3 R R"]) -> HandPrediction:
+        """Do what `predict` does; here so that hooks and data-parallel wrappers see the call."""
+        return self.predict(crops, frames)
+
+    def predict(self, crops: Float[Tensor, "B T 3 S S"], frames: Float[Tensor, "B T 3 R R"]) -> HandPrediction:
+        """Return the prediction of each frame. A single image is a clip with T = 1.
+
+        Args:
+            crops: right hands, cut and normalised as `haptic.data.crops` does it.
+            frames: the full pictures they come from, padded to squares.
+
+        Raises:
+            ValueError: the pictures have other sides than the config says, or there are too many frames.
+        """
+        self._check_sides(crops, frames)
+        batch = crops.shape[0]
+        crop_features = self.encode(rearrange(crops, "B T c h w -> (B T) c h w"))
+        frame_features = self.encode(rearrange(frames, "B T c h w -> (B T) c h w"))
+        return self.decode(
+            rearrange(crop_features, "(B T) P C -> B T P C", B=batch),
+            rearrange(frame_features, "(B T) Q C -> B T Q C", B=batch),
+        )
+
+    def encode(self, images: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N P C"]:
+        """Return the backbone's tokens of crops or of full frames: one pass per picture."""
+        return self.backbone(window_of(images, self.config.keep_width))
+
+    def decode(
+        self, crop_features: Float[Tensor, "B T P C"], frame_features: Float[Tensor, "B T Q C"]
+    ) -> HandPrediction:
+        """Return the prediction from features of both kinds.
+
+        Raises:
+            ValueError: there are more frames than the network has positions for.
+        """
+        return self.readout(self.decoder(crop_features, frame_features))
+
+    def _check_sides(self, crops: Tensor, frames: Tensor) -> None:
+        for what, images, side_px in (
+            ("crops", crops, self.config.crop_side_px),
+            ("frames", frames, self.config.frame_side_px),
+        ):
+            if images.shape[-2:] != (side_px, side_px):
+                raise ValueError(
+                    f"{what} are {tuple(images.shape[-2:])} pixels; this network takes ({side_px}, {side_px}), "
+                    "cut them with haptic.data.crops"
+                )
+        if crops.shape[:2] != frames.shape[:2]:
+            raise ValueError(
+                f"there are {tuple(crops.shape[:2])} crops (clips, frames) and {tuple(frames.shape[:2])} full frames; "
+                "each crop needs the full frame it was cut from"
+            )

@@ -1,0 +1,53 @@
+"""Readouts: a token per frame becomes MANO pose and shape, a weak camera and a depth."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from haptic.geometry.rotations import rotation_from_6d
+from haptic.records import HandPrediction
+
+NUM_ROTATIONS = 16  # the wrist and fifteen finger joints
+NUM_BETAS = 10
+
+
+class Readout(nn.Module):
+    """Four linear readouts, each added to a fixed start (HaMeR's mean parameters; the depth starts at zero).
+
+    The start of the pose is an offset and nothing more: HaMeR stores it in another 6D order than it decodes.
+    """
+
+    mean_pose_6d: Tensor
+    mean_betas: Tensor
+    mean_camera: Tensor
+    mean_depth: Tensor
+
+    def __init__(self, token_dim: int) -> None:
+        super().__init__()
+        self.pose = nn.Linear(token_dim, NUM_ROTATIONS * 6)
+        self.betas = nn.Linear(token_dim, NUM_BETAS)
+        self.camera = nn.Linear(token_dim, 3)
+        self.depth = nn.Linear(token_dim, 1)
+        identity_6d = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]).repeat(NUM_ROTATIONS)
+        self.register_buffer("mean_pose_6d", identity_6d)
+        self.register_buffer("mean_betas", torch.zeros(NUM_BETAS))
+        # s = 4: a crop side of half a metre, so a hand fills a third of it.
+        self.register_buffer("mean_camera", torch.tensor([4.0, 0.0, 0.0]))
+        self.register_buffer("mean_depth", torch.zeros(1))
+
+    def forward(self, tokens: Float[Tensor, "B T D"]) -> HandPrediction:
+        """Return the prediction of each frame."""
+        pose_6d = self.pose(tokens) + self.mean_pose_6d
+        rotations = rotation_from_6d(rearrange(pose_6d, "B T (r six) -> B T r six", six=6))
+        camera = self.camera(tokens) + self.mean_camera
+        scale, shift_crop = camera.split([1, 2], dim=-1)
+        depth = self.depth(tokens) + self.mean_depth
+        return HandPrediction(
+            global_orient=rotations[:, :, 0],
+            hand_pose=rotations[:, :, 1:],
+            betas=self.betas(tokens) + self.mean_betas,
+            scale=rearrange(scale, "B T 1 -> B T"),
+            shift_crop=shift_crop,
+            depth=rearrange(depth, "B T 1 -> B T"),
+        )

@@ -57,7 +57,7 @@ class _Scene:
     binary: bytearray = field(default_factory=bytearray)
 
     def __post_init__(self) -> None:
-        self.start_s = float(min(0.0, self.result.frame_time_s.min())) if len(self.result.frame_time_s) else 0.0
+        self.start_s = min(0.0, float(self.result.frame_time_s.min())) if len(self.result.frame_time_s) else 0.0
         self.frame_time_s = increasing_times(self.result.frame_time_s.numpy() - self.start_s)
         self.nodes: list[dict[str, Any]] = []
         self.roots: list[int] = []
@@ -174,7 +174,11 @@ class _Scene:
 
     def _add_array(self, array: np.ndarray, *, target: int | None = None, bounds: bool = False) -> int:
         kinds = {(): "SCALAR", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
-        components = {np.dtype(np.float32): FLOAT, np.dtype(np.uint16): UNSIGNED_SHORT, np.dtype(np.uint8): UNSIGNED_BYTE}
+        components = {
+            np.dtype(np.float32): FLOAT,
+            np.dtype(np.uint16): UNSIGNED_SHORT,
+            np.dtype(np.uint8): UNSIGNED_BYTE,
+        }
         self.binary += b"\0" * (-len(self.binary) % 4)  # accessors start at multiples of their component's size
         view = {"buffer": 0, "byteOffset": len(self.binary), "byteLength": array.nbytes}
         self.binary += np.ascontiguousarray(array).tobytes()
@@ -205,9 +209,7 @@ class _Scene:
         }
         document |= {key: table for key, table in self.tables.items() if table}
         if self.channels:
-            document["animations"] = [
-                {"name": "reconstruction", "channels": self.channels, "samplers": self.samplers}
-            ]
+            document["animations"] = [{"name": "reconstruction", "channels": self.channels, "samplers": self.samplers}]
         chunks = []
         if self.binary:
             document["buffers"] = [{"byteLength": len(self.binary)}]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 TRAIL_S = 1.0
 FILLED_PALENESS = 0.6  # share of white in the colour of a hand, or a stretch of its path, that was filled in
 FRUSTUM_M = 0.08
+VIEW_TOWARDS_CAMERA = 0.25  # share of the way from the hands to the camera at which the page looks
+FLOOR_BELOW_M = 0.12  # under the lowest bone: fingers reach below it
 IDENTITY_QUAT = np.array([1.0, 0.0, 0.0, 0.0])
 
 
@@ -41,7 +43,10 @@ class HtmlConfig:
 
 
 def write_html(
-    path: Path, result: Reconstruction, model: HandModel, config: HtmlConfig = HtmlConfig()  # noqa: B008  # frozen
+    path: Path,
+    result: Reconstruction,
+    model: HandModel,
+    config: HtmlConfig = HtmlConfig(),
 ) -> int:
     """Write the page; return its stride: 1 where it shows every frame, k where only every k-th, to stay small.
 
@@ -86,9 +91,11 @@ def _quiet_server() -> "Iterator[viser.ViserServer]":
 def _record(server: "viser.ViserServer", result: Reconstruction, model: HandModel, stride: int) -> str:
     rigs = {name: make_rig(model, hand) for name, hand in result.hands.items() if len(hand.frame_index)}
     places = result.camera.T_world_cam.numpy()
-    server.scene.set_up_direction("-y")
-    _frame_view(server, rigs, places)
-    _add_floor(server, rigs, places)
+    # Whoever gives cameras may have a world that lies on its side: up is where the first camera has it.
+    T_world_first = places[0] if len(places) else np.eye(4)
+    server.scene.set_up_direction(-T_world_first[:3, 1])
+    _frame_view(server, rigs, T_world_first)
+    _add_floor(server, rigs, places, T_world_first)
     films: list[_HandFilm | _CameraFilm] = [_CameraFilm(server, result)]
     films += [_HandFilm(server, name, result.hands[name], rig) for name, rig in rigs.items()]
     times_s = result.frame_time_s.numpy()
@@ -116,7 +123,7 @@ class _HandFilm:
         self.observed = trajectory.observed.numpy()
         self.time_s = trajectory.time_s.numpy()
         self.row_of_frame = {int(frame): row for row, frame in enumerate(trajectory.frame_index)}
-        self.quats = quat_from_rotation(torch.from_numpy(rig.T_world_bone[..., :3, :3])).numpy()
+        self.quats = _quats(rig.T_world_bone[..., :3, :3])
         self.positions = rig.T_world_bone[..., :3, 3]
         self.skin = server.scene.add_mesh_skinned(
             f"/{name}",
@@ -138,7 +145,7 @@ class _HandFilm:
         self.trail = None
         if self.is_joined.any():
             server.scene.add_line_segments(
-                f"/{name}_path", self.segments[self.is_joined], _as_bytes(colors[self.is_joined]),
+                f"/{name}_path", self.segments[self.is_joined], np.round(255 * colors[self.is_joined]).astype(np.uint8),
                 thickness=1.0, thickness_units="screen",
             )  # fmt: skip
             self.trail = server.scene.add_line_segments(
@@ -170,13 +177,14 @@ class _CameraFilm:
 
     def __init__(self, server: "viser.ViserServer", result: Reconstruction) -> None:
         self.places = result.camera.T_world_cam.numpy()
-        self.quats = quat_from_rotation(result.camera.T_world_cam[:, :3, :3]).numpy()
+        self.quats = _quats(self.places[:, :3, :3])
         focal_px = float(result.camera.K[:, 1, 1].median()) if len(self.places) else float(result.image_width_px)
         self.frustum = server.scene.add_camera_frustum(
             "/camera",
             fov=float(2 * np.arctan(result.image_height_px / 2 / focal_px)),
             aspect=result.image_width_px / result.image_height_px,
             scale=FRUSTUM_M,
+            thickness=0.0025,
             color=(70, 70, 70),
         )
         path = self.places[:, :3, 3]
@@ -193,29 +201,33 @@ class _CameraFilm:
             self.frustum.wxyz = self.quats[frame]
 
 
-def _frame_view(server: "viser.ViserServer", rigs: dict[str, Rig], places: np.ndarray) -> None:
-    """Look over the camera's right shoulder at the hands, from a distance that shows both."""
+def _frame_view(server: "viser.ViserServer", rigs: dict[str, Rig], T_world_first: np.ndarray) -> None:
+    """Look past the camera's right side at the hands, from a distance that shows both."""
     wrists = [rig.T_world_bone[:, 0, :3, 3] for rig in rigs.values()]
-    start = places[0] if len(places) else np.eye(4)
-    aim = np.median(np.concatenate(wrists), axis=0) if wrists else start[:3, 3] + start[:3, 2] * 0.5
-    reach_m = max(0.35, float(np.linalg.norm(aim - start[:3, 3])))
-    aside = start[:3, :3] @ np.array([0.75, -0.55, -0.75])
+    place = T_world_first[:3, 3]
+    aim = np.median(np.concatenate(wrists), axis=0) if wrists else place + T_world_first[:3, 2] * 0.5
+    aim = aim + VIEW_TOWARDS_CAMERA * (place - aim)
+    reach_m = max(0.35, float(np.linalg.norm(aim - place)) * 1.35)
     server.initial_camera.look_at = aim
-    server.initial_camera.position = aim + reach_m * aside
-    server.initial_camera.up = -start[:3, 1]
+    server.initial_camera.position = aim + reach_m * (T_world_first[:3, :3] @ np.array([0.85, -0.5, -0.45]))
+    server.initial_camera.up = -T_world_first[:3, 1]
 
 
-def _add_floor(server: "viser.ViserServer", rigs: dict[str, Rig], places: np.ndarray) -> None:
-    """Lay a grid of decimetres under everything: y points down, so the floor is where y is largest."""
+def _add_floor(
+    server: "viser.ViserServer", rigs: dict[str, Rig], places: np.ndarray, T_world_first: np.ndarray
+) -> None:
+    """Lay a grid of decimetres under everything, level with the first camera."""
     points = [rig.T_world_bone[:, :, :3, 3].reshape(-1, 3) for rig in rigs.values()] + [places[:, :3, 3]]
-    everything = np.concatenate(points)
-    if not len(everything):
+    rotation, origin = T_world_first[:3, :3], T_world_first[:3, 3]
+    seen_from_first = (np.concatenate(points) - origin) @ rotation
+    if not len(seen_from_first):
         return
-    low, high = np.quantile(everything, [0.005, 0.995], axis=0)
+    low, high = np.quantile(seen_from_first, [0.005, 0.995], axis=0)
     sides = np.ceil((high - low)[[0, 2]] / 0.2) * 0.2 + 0.6
+    middle = np.array([(low[0] + high[0]) / 2, high[1] + FLOOR_BELOW_M, (low[2] + high[2]) / 2])
     server.scene.add_grid(
         "/floor", width=float(sides[0]), height=float(sides[1]), plane="xz", cell_size=0.1, section_size=0.5,
-        position=((low[0] + high[0]) / 2, high[1] + 0.12, (low[2] + high[2]) / 2),
+        wxyz=_quats(rotation), position=rotation @ middle + origin,
     )  # fmt: skip
 
 
@@ -225,10 +237,14 @@ def _assign(handle: object, attribute: str, value: object) -> None:
         setattr(handle, attribute, value)
 
 
+def _quats(rotation: np.ndarray) -> np.ndarray:
+    return quat_from_rotation(torch.from_numpy(np.ascontiguousarray(rotation))).numpy()
+
+
 def _paler(color: np.ndarray) -> np.ndarray:
     return color + FILLED_PALENESS * (1 - color)
 
 
-def _as_bytes(color: np.ndarray) -> object:
-    scaled = np.round(255 * color).astype(np.uint8)
-    return tuple(int(value) for value in scaled) if scaled.ndim == 1 else scaled
+def _as_bytes(color: np.ndarray) -> tuple[int, int, int]:
+    red, green, blue = (round(255 * float(value)) for value in color)
+    return red, green, blue

@@ -1,4 +1,4 @@
-"""A trajectory as a skin on moving bones, which is what scene files can hold: shape baked in, pose correctives left out."""
+"""A trajectory as a skin on moving bones, which is what scene files hold: shape baked in, pose correctives left out."""
 
 from dataclasses import dataclass
 
@@ -60,7 +60,9 @@ def make_rig(model: HandModel, trajectory: Trajectory) -> Rig:
         skin_bones=skin_bones,
         skin_weights=skin_weights,
         T_world_bone=T_world_bone.cpu().numpy(),
-        skin_error_mm=_skin_error_mm(model, trajectory, T_cam_bone.cpu().numpy(), rest, bones, skin_bones, skin_weights),
+        skin_error_mm=_skin_error_mm(
+            model, trajectory, T_cam_bone.cpu().numpy(), rest, bones, skin_bones, skin_weights
+        ),
     )
 
 

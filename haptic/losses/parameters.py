@@ -1,0 +1,27 @@
+"""Losses on MANO's parameters."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from haptic.losses.reduce import weighted_mean
+
+
+def rotation_loss(
+    rotation: Float[Tensor, "*batch 3 3"], target: Float[Tensor, "*batch 3 3"], weight: Float[Tensor, "*batch"]
+) -> Float[Tensor, ""]:
+    """Mean per rotation of the summed squares of its nine numbers' differences; about 2 angle^2 for small angles."""
+    return weighted_mean((rotation - target).square().sum((-1, -2)), weight)
+
+
+def betas_loss(
+    betas: Float[Tensor, "*batch 10"], target: Float[Tensor, "*batch 10"], weight: Float[Tensor, "*batch"]
+) -> Float[Tensor, ""]:
+    """Mean per hand of the summed squares of its shape coefficients' differences."""
+    return weighted_mean((betas - target).square().sum(-1), weight)
+
+
+def translation_loss(
+    transl: Float[Tensor, "*batch 3"], target: Float[Tensor, "*batch 3"], weight: Float[Tensor, "*batch"]
+) -> Float[Tensor, ""]:
+    """Mean squared distance in m^2."""
+    return weighted_mean((transl - target).square().sum(-1), weight)

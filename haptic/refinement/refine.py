@@ -1,0 +1,130 @@
+"""Refine trajectories: records in, better records out, with a report of what became better."""
+
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from haptic.hand.mirror import mirror_params
+from haptic.hand.model import HandModel
+from haptic.records import HandParams, HandTrack, Trajectory
+from haptic.refinement.objective import Objective, PointFunction
+from haptic.refinement.observations import as_right_hand, in_double, observe
+from haptic.refinement.report import RefinementReport, StageReport, measure_quality
+from haptic.refinement.solver import minimise, one_thread
+from haptic.refinement.stages import RefinementConfig
+from haptic.refinement.variables import Variables
+
+MAX_PADDING = 1.25  # tracks are solved together while the longest is no longer than this many times the shortest
+
+
+def refine(
+    model: HandModel,
+    trajectories: Sequence[Trajectory],
+    tracks: Sequence[HandTrack],
+    config: RefinementConfig | None = None,
+    *,
+    point_function: PointFunction = HandModel.joints,
+    point_weight: Float[Tensor, " 21"] | None = None,
+    on_stage: Callable[[str], None] | None = None,
+) -> list[tuple[Trajectory, RefinementReport]]:
+    """Return each trajectory, moved to agree with its track, and a report; order and frames stay.
+
+    Trajectories and tracks are as the camera saw them; left hands are turned over here and back. `point_function` gives
+    the 21 points of a right hand that the detector's joints are compared with, `point_weight` how far each is trusted;
+    without them these are the model's joints, all alike. `on_stage` is told each stage's name as it begins.
+
+    Raises:
+        ValueError: a trajectory and its track are not of the same frames and hand, or time does not increase.
+    """
+    config = RefinementConfig() if config is None else config
+    if len(trajectories) != len(tracks):
+        raise ValueError(f"refine: {len(trajectories)} trajectories and {len(tracks)} tracks; one of each per hand")
+    for number, (trajectory, track) in enumerate(zip(trajectories, tracks, strict=True)):
+        _check_pair(number, trajectory, track)
+    weight = torch.ones(21) if point_weight is None else point_weight
+    solver_model = copy.deepcopy(model).double()
+    results: dict[int, tuple[Trajectory, RefinementReport]] = {}
+    for group in _groups([len(track.time_s) for track in tracks]):
+        started = time.perf_counter()
+        pairs = [as_right_hand(in_double(trajectories[number]), in_double(tracks[number])) for number in group]
+        with one_thread():
+            solved, stages = _solve(solver_model, pairs, config, point_function, weight, on_stage)
+        seconds = time.perf_counter() - started
+        for row, number in enumerate(group):
+            before = trajectories[number]
+            after = _with_params(before, solved.params[row][: len(before.time_s)])
+            quality = [
+                measure_quality(model, trajectory, tracks[number], point_function=point_function)
+                for trajectory in (before, after)
+            ]
+            results[number] = after, RefinementReport(quality[0], quality[1], tuple(stages[row]), seconds)
+    return [results[number] for number in range(len(tracks))]
+
+
+def _solve(
+    model: HandModel,
+    pairs: list[tuple[Trajectory, HandTrack]],
+    config: RefinementConfig,
+    point_function: PointFunction,
+    point_weight: Tensor,
+    on_stage: Callable[[str], None] | None,
+) -> tuple[Variables, list[list[StageReport]]]:
+    """Run the stages over right hands; also return what each stage did to each."""
+    trajectories, tracks = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    points = [point_function(model, trajectory.params) for trajectory in trajectories]
+    observations = observe(trajectories, tracks, points, point_weight)
+    initial = observations.initial
+    shape = torch.stack([trajectory.params.betas.mean(0) for trajectory in trajectories])
+    variables = Variables(initial.global_orient, initial.hand_pose, initial.transl, shape)
+    reports: list[list[StageReport]] = [[] for _ in pairs]
+    for stage in config.stages:
+        if on_stage is not None:
+            on_stage(stage.name)
+        objective = Objective(model, point_function, observations, stage, chunk_frames=config.chunk_frames)
+        solution = minimise(objective, variables)
+        variables = solution.variables
+        for row, report in enumerate(reports):
+            before, after = float(solution.value_before[row]), float(solution.value[row])
+            report.append(StageReport(stage.name, int(solution.steps[row]), before, after))
+    return variables, reports
+
+
+def _with_params(trajectory: Trajectory, params: HandParams) -> Trajectory:
+    """Return the trajectory with a right hand's parameters in place of its own, in its own precision and side."""
+    if not trajectory.is_right:
+        params = mirror_params(params)
+    own = vars(trajectory.params)
+    return replace(
+        trajectory, params=HandParams(**{name: value.to(own[name]).clone() for name, value in vars(params).items()})
+    )
+
+
+def _groups(lengths: list[int]) -> list[list[int]]:
+    """Put tracks of like length together, so that little is solved for padding."""
+    groups: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda number: lengths[number]):
+        if groups and lengths[number] <= MAX_PADDING * lengths[groups[-1][0]]:
+            groups[-1].append(number)
+        else:
+            groups.append([number])
+    return groups
+
+
+def _check_pair(number: int, trajectory: Trajectory, track: HandTrack) -> None:
+    where = f"refine, hand {number}"
+    if len(track.time_s) == 0:
+        raise ValueError(f"{where}: the track has no frames; leave it out")
+    if not torch.equal(trajectory.frame_index, track.frame_index):
+        raise ValueError(
+            f"{where}: the trajectory's {len(trajectory.frame_index)} frames and the track's {len(track.frame_index)} "
+            "are not the same ones; give the track the trajectory was made from"
+        )
+    if bool(trajectory.is_right) != bool(track.is_right):
+        raise ValueError(f"{where}: one of trajectory and track is a left hand and the other a right one")
+    if bool((track.time_s.diff() <= 0).any()):
+        raise ValueError(f"{where}: time_s does not increase from frame to frame; accelerations need time between them")

@@ -1,0 +1,77 @@
+"""What is solved for: a batch of trajectories, and how a step moves them."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from haptic.geometry.rotations import nearest_rotation, rotation_from_aa
+from haptic.records import HandParams, Record
+from haptic.refinement.stages import Block
+
+FRAME_SIZE = 51  # numbers of a step that every frame has: 16 x 3 turns, 3 of place
+SHAPE_SIZE = 10  # numbers that a track has once
+# Where in a frame's step each block lies; a turn is about the bone's own axes (R exp(step)).
+FRAME_COLUMNS: dict[Block, tuple[int, ...]] = {
+    "global_orient": tuple(range(3)),
+    "hand_pose": tuple(range(3, 48)),
+    "transl": tuple(range(48, 51)),
+}
+
+
+@dataclass(frozen=True)
+class Variables(Record):
+    """B tracks of T frames; one shape per track."""
+
+    global_orient: Float[Tensor, "B T 3 3"]
+    hand_pose: Float[Tensor, "B T 15 3 3"]
+    transl: Float[Tensor, "B T 3"]
+    betas: Float[Tensor, "B 10"]
+
+    @property
+    def params(self) -> HandParams:
+        """The same as parameters of every frame."""
+        betas = self.betas[:, None].expand(*self.transl.shape[:2], SHAPE_SIZE)
+        return HandParams(self.global_orient, self.hand_pose, betas, self.transl)
+
+    def moved(self, frame_step: Float[Tensor, "B T 51"], shape_step: Float[Tensor, "B 10"]) -> "Variables":
+        """Return the variables after a step; zero steps leave them as they are, derivatives included."""
+        turns = rotation_from_aa(frame_step[..., :48].unflatten(-1, (16, 3)))
+        return Variables(
+            global_orient=self.global_orient @ turns[..., 0, :, :],
+            hand_pose=self.hand_pose @ turns[..., 1:, :, :],
+            transl=self.transl + frame_step[..., 48:],
+            betas=self.betas + shape_step,
+        )
+
+    def orthonormalised(self) -> "Variables":
+        """Return the variables with rounding errors taken out of the rotations."""
+        return Variables(
+            nearest_rotation(self.global_orient), nearest_rotation(self.hand_pose), self.transl, self.betas
+        )
+
+    def frames(self, start: int, stop: int) -> "Variables":
+        """Return frames start ... stop - 1 of every track."""
+        return Variables(
+            self.global_orient[:, start:stop], self.hand_pose[:, start:stop], self.transl[:, start:stop], self.betas
+        )
+
+
+def blend(keep: Variables, take: Variables, is_taken: Tensor) -> Variables:
+    """Return `take` for the tracks where `is_taken` (B,), `keep` for the others."""
+
+    def pick(old: Tensor, new: Tensor) -> Tensor:
+        return torch.where(is_taken.reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+    return Variables(
+        pick(keep.global_orient, take.global_orient),
+        pick(keep.hand_pose, take.hand_pose),
+        pick(keep.transl, take.transl),
+        pick(keep.betas, take.betas),
+    )
+
+
+def free_columns(free: tuple[Block, ...]) -> list[int]:
+    """Return the places in a frame's step that are free."""
+    return sorted(column for block in free if block in FRAME_COLUMNS for column in FRAME_COLUMNS[block])

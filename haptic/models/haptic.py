@@ -71,7 +71,7 @@ class Haptic(nn.Module):
             frames: the full pictures they come from, padded to squares.
 
         Raises:
-            ValueError: the pictures have other sides than the config says, or there are too many frames.
+            ValueError: the pictures have other sides than the config says, or the clip is longer than 30 frames.
         """
         self._check_sides(crops, frames)
         batch = crops.shape[0]
@@ -106,8 +106,3 @@ class Haptic(nn.Module):
                     f"{what} are {tuple(images.shape[-2:])} pixels; this network takes ({side_px}, {side_px}), "
                     "cut them with haptic.data.crops"
                 )
-        if crops.shape[:2] != frames.shape[:2]:
-            raise ValueError(
-                f"there are {tuple(crops.shape[:2])} crops (clips, frames) and {tuple(frames.shape[:2])} full frames; "
-                "each crop needs the full frame it was cut from"
-            )

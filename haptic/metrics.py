@@ -182,6 +182,11 @@ def acc_norm(
     sqrt(sum_j d_tj^2) ("l2": sqrt(J) times the RMS of the joints that count) or of mean_j d_tj. The defaults are the
     code of its lineage (egorecon); HaPTIC's unused loss has both readings; ARCTIC's is "norm_of_difference", "mean".
     """
+    if reading not in ("difference_of_norms", "norm_of_difference") or over_joints not in ("l2", "mean"):
+        raise ValueError(
+            f"acc_norm: reading is {reading!r} and over_joints {over_joints!r}; they must be difference_of_norms or "
+            "norm_of_difference, and l2 or mean"
+        )
     data = _check("acc_norm", pred, target, weight)
     acc_pred, acc_target = _differences(data.pred, 2, fps), _differences(data.target, 2, fps)
     known = _known_windows(data, frames=3)
@@ -220,6 +225,7 @@ def jerk(pred: Points, weight: Weight | None = None, *, fps: float | None = None
 
 def pck(pred: Points, target: Points, weight: Weight | None = None, *, threshold: float) -> Scalar:
     """Share of correct keypoints: those within `threshold`, the bound included. 2D or 3D, input's unit."""
+    _refuse_non_positive("pck", threshold=threshold)
     data = _check("pck", pred, target, weight, axes=2 if pred.shape[-1:] == (2,) else 3)
     return _answer((data.errors() <= threshold).double(), data.weight, pred)
 
@@ -243,7 +249,7 @@ def pck_auc(
             f"pck_auc: thresholds {min_threshold} to {max_threshold} in {steps} steps; the first must be at least "
             "zero, the last above it, and there must be two or more"
         )
-    data = _check("pck_auc", pred, target, weight)
+    data = _check("pck_auc", pred, target, weight, axes=2 if pred.shape[-1:] == (2,) else 3)
     error, order = data.errors()[data.weight > 0].sort()
     passed = torch.cat([error.new_zeros(1), data.weight[data.weight > 0][order].cumsum(dim=0)])
     thresholds = torch.linspace(min_threshold, max_threshold, steps, dtype=torch.float64, device=error.device)
@@ -258,6 +264,7 @@ def f_score(pred: Points, target: Points, weight: Weight | None = None, *, thres
     Per frame, precision is the share of predicted points nearer than `threshold` to any true one, recall the reverse,
     F = 2 P R / (P + R); then the mean over frames. The sets may differ in size; `weight` is per frame.
     """
+    _refuse_non_positive("f_score", threshold=threshold)
     frame_weight = _check_meshes("f_score", pred, target, weight)
     counted = frame_weight > 0
     scores = []
@@ -283,6 +290,7 @@ def hint_pck(
     `weight` is the annotation's confidence: a joint counts above `min_confidence`. Correct over counted for each of
     the joints, then their plain mean; a joint that never counts has no share and is left out. A fraction.
     """
+    _refuse_non_positive("hint_pck", alpha=alpha)
     data = _check("hint_pck", pred, target, weight, axes=2)
     if box_side_px.shape != (len(pred),) or not bool((box_side_px[data.counted_frames] > 0).all()):
         raise ValueError(f"hint_pck: box_side_px must be {len(pred)} positive pixels, one per hand")
@@ -332,6 +340,7 @@ def penetration_volume(
     Hands (T, V, 3) may be open at the wrist: holes are closed first. `cell` is the width of the columns over which
     the volume is summed; along a column it is exact.
     """
+    _refuse_non_positive("penetration_volume", cell=cell)
     frame_weight = _check_meshes("penetration_volume", verts_a, verts_b, weight)
     counted = frame_weight > 0
     closed_a, closed_b = close_holes(faces_a.cpu().numpy()), close_holes(faces_b.cpu().numpy())
@@ -465,7 +474,7 @@ def frame_acc_errors(
     known = _known_windows(data, frames=3)
     inner = (gap * known).sum(dim=1) / known.sum(dim=1)
     ends = inner.new_full((1,), torch.nan)
-    return torch.cat([ends, inner, ends])[: len(pred)].to(pred.dtype)
+    return torch.cat([ends, inner, ends]).to(pred.dtype)
 
 
 def align_frames(pred: Points, target: Points, weight: Weight | None = None) -> Points:
@@ -572,6 +581,12 @@ def _refuse_unreadable(where: str, name: str, points: Tensor, counts: Tensor) ->
         )
 
 
+def _refuse_non_positive(where: str, **numbers: float) -> None:
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ValueError(f"{where}: {name} is {number}; it must be above zero, in the unit of the input")
+
+
 def _rooted(data: _Scored, root: int) -> Tensor:
     """Return the prediction moved so that its root lies on the truth's."""
     num_points = data.pred.shape[1]
@@ -634,7 +649,7 @@ def _refuse_unalignable(where: str, target: Tensor, weight: Tensor, segment_fram
 
 def _differences(points: Tensor, order: int, fps: float | None) -> Tensor:
     if fps is not None and not fps > 0:
-        raise ValueError(f"fps is {fps}; it must be above zero, or None for differences per frame")
+        raise ValueError(f"frame rate: fps is {fps}; it must be above zero, or None for differences per frame")
     return points.diff(n=order, dim=0) * (1.0 if fps is None else fps**order)
 
 

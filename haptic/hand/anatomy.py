@@ -97,7 +97,7 @@ def pose_from_angles(angles: Float[Tensor, "*batch 15 3"]) -> Float[Tensor, "*ba
 
 def angle_violation(angles: Float[Tensor, "*batch 15 3"]) -> Float[Tensor, "*batch 15 3"]:
     """Return how far each angle lies beyond its range, in radians: zero inside, positive on either side."""
-    lower, upper = _limits_at(angles)
+    lower, upper = limits_at(angles)
     return torch.relu(lower - angles) + torch.relu(angles - upper)
 
 
@@ -109,7 +109,7 @@ def limit_violation(hand_pose: Float[Tensor, "*batch 15 3 3"]) -> Float[Tensor, 
 def clamp_to_limits(hand_pose: Float[Tensor, "*batch 15 3 3"]) -> Float[Tensor, "*batch 15 3 3"]:
     """Return the pose with every angle that is beyond its range brought back to the range's end."""
     angles = joint_angles(hand_pose)
-    lower, upper = _limits_at(angles)
+    lower, upper = limits_at(angles)
     return pose_from_angles(torch.minimum(torch.maximum(angles, lower), upper))
 
 
@@ -146,7 +146,7 @@ def sample_angles(num: int, *, rng: np.random.Generator) -> Float[Tensor, "num 1
     clinical[:, 4, 2, FLEXION] = np.clip(75 * close * rng.random(num) + rng.normal(5, 12, num), -18, 80)
     clinical[:, 4, 2, ABDUCTION:] = rng.normal(0, 1.5, (num, 2))
     angles = torch.from_numpy(np.radians(clinical)).float().reshape(num, 15, 3) - REST_ANGLES
-    lower, upper = _limits_at(angles)
+    lower, upper = limits_at(angles)
     return torch.minimum(torch.maximum(angles, lower), upper)
 
 
@@ -155,7 +155,7 @@ def sample_pose(num: int, *, rng: np.random.Generator) -> Float[Tensor, "num 15 
     return pose_from_angles(sample_angles(num, rng=rng))
 
 
-def _limits_at(angles: Tensor) -> tuple[Tensor, Tensor]:
+def limits_at(angles: Tensor) -> tuple[Tensor, Tensor]:
     """Return the ranges with the knuckles' sideways ones narrowed by how far they are bent."""
     lower, upper = _LOWER.to(angles), _UPPER.to(angles)
     bent = ((angles[..., FLEXION] + REST_ANGLES.to(angles)[:, FLEXION]) / (torch.pi / 2)).clamp(0, 1)

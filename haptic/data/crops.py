@@ -78,10 +78,24 @@ def cut_full_frame(
 
 def normalise(images: UInt8[np.ndarray, "*batch S S 3"]) -> Float[Tensor, "*batch 3 S S"]:
     """Return pictures as the network takes them: channels first, ImageNet's mean and spread."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).movedim(-1, -3).float()
-    mean = pixels.new_tensor(IMAGE_MEAN)[:, None, None] * 255
-    std = pixels.new_tensor(IMAGE_STD)[:, None, None] * 255
-    return (pixels - mean) / std
+    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    return normalise_on_device(pixels)
+
+
+def normalise_on_device(
+    pixels: UInt8[Tensor, "*batch S S 3"], *, gain: Float[Tensor, "*batch 3"] | None = None
+) -> Float[Tensor, "*batch 3 S S"]:
+    """Return pictures as the network takes them, where they are.
+
+    Args:
+        gain: factors of the colours (augmentation), before what is brighter than white is cut off.
+    """
+    values = pixels.movedim(-1, -3).float()
+    if gain is not None:
+        values = (values * gain[..., None, None]).clamp(0, 255)
+    mean = values.new_tensor(IMAGE_MEAN)[:, None, None] * 255
+    std = values.new_tensor(IMAGE_STD)[:, None, None] * 255
+    return (values - mean) / std
 
 
 def crop_matrix(

@@ -28,7 +28,7 @@ MIN_DEPTH_SPAN_M = 0.1  # a hand that rests must not look as if it shook
 
 
 @dataclass(frozen=True)
-class _Path:
+class WristPath:
     """One hand's wrist over time, in the first camera's axes; `depth_m` and errors as each frame's camera has them."""
 
     name: str
@@ -61,11 +61,8 @@ def write_plot(
     from matplotlib.figure import Figure
 
     predicted_img = predicted_img or {}
-    paths = [
-        _path_of(name, hand, result, model, predicted_img.get(name))
-        for name, hand in result.hands.items()
-        if len(hand.frame_index)
-    ]
+    names = [name for name, hand in result.hands.items() if len(hand.frame_index)]
+    paths = [measure_path(name, result, model, predicted_img.get(name)) for name in names]
     figure = Figure(figsize=INCHES, layout="constrained")
     top, side, depth, error = figure.subplots(2, 2).ravel()
     _draw_places(top, paths, result, axes=(0, 2), names=("right in m", "depth in m"), title="from above")
@@ -77,9 +74,9 @@ def write_plot(
         figure.savefig(temporary, dpi=DOTS_PER_INCH)
 
 
-def _path_of(
-    name: str, hand: Trajectory, result: Reconstruction, model: HandModel, predicted_img: Tensor | None
-) -> _Path:
+def measure_path(name: str, result: Reconstruction, model: HandModel, predicted_img: Tensor | None = None) -> WristPath:
+    """Return what is drawn of one hand."""
+    hand = result.hands[name]
     track = result.tracks.get(name)
     T_first_world = invert_transform(result.camera.T_world_cam[0])
     with torch.no_grad():
@@ -87,7 +84,7 @@ def _path_of(
         T_first_cam = (T_first_world @ hand.camera.T_world_cam).cpu()
         wrist_first = (T_first_cam[:, :3, :3] @ wrist_cam[:, :, None])[..., 0] + T_first_cam[:, :3, 3]
         error_px, line_px = _errors(model, hand, track, predicted_img)
-    return _Path(
+    return WristPath(
         name=name,
         color=tuple(DARKENING * value for value in hand_color(name)),  # type: ignore[arg-type]
         time_s=hand.time_s.numpy(),
@@ -117,7 +114,7 @@ def _errors(
 
 def _draw_places(
     plot: "Axes",
-    paths: list[_Path],
+    paths: list[WristPath],
     result: Reconstruction,
     *,
     axes: tuple[int, int],
@@ -143,7 +140,7 @@ def _draw_places(
     plot.grid(color="0.92")
 
 
-def _draw_depth(plot: "Axes", paths: list[_Path], result: Reconstruction) -> None:
+def _draw_depth(plot: "Axes", paths: list[WristPath], result: Reconstruction) -> None:
     for path in paths:
         _draw_line(plot, path, path.time_s, path.depth_m)
     plot.set(xlabel="time in s", ylabel="wrist's depth in m", title="depth before the camera")
@@ -154,7 +151,7 @@ def _draw_depth(plot: "Axes", paths: list[_Path], result: Reconstruction) -> Non
     _finish_times(plot, paths, result)
 
 
-def _draw_error(plot: "Axes", paths: list[_Path], result: Reconstruction, *, is_corrected: bool) -> None:
+def _draw_error(plot: "Axes", paths: list[WristPath], result: Reconstruction, *, is_corrected: bool) -> None:
     for path in paths:
         plot.plot(path.time_s, path.error_px, color=path.color, linewidth=1.3, marker=".", markersize=2.5)
         plot.plot(path.time_s, path.line_px, color=path.color, linewidth=0.9, linestyle=(0, (6, 3)), alpha=0.7)
@@ -169,7 +166,7 @@ def _draw_error(plot: "Axes", paths: list[_Path], result: Reconstruction, *, is_
     _finish_times(plot, paths, result)
 
 
-def _draw_line(plot: "Axes", path: _Path, across: np.ndarray, along: np.ndarray) -> None:
+def _draw_line(plot: "Axes", path: WristPath, across: np.ndarray, along: np.ndarray) -> None:
     """Draw observed frames as a line, filled ones dotted; a lone frame as a dot; nothing across a gap."""
     breaks = np.flatnonzero(np.diff(path.frame_index) != 1) + 1
     seen, filled = path.pieces(along, observed=True), path.pieces(along, observed=False)
@@ -178,7 +175,7 @@ def _draw_line(plot: "Axes", path: _Path, across: np.ndarray, along: np.ndarray)
         plot.plot(kept_across, kept, color=path.color, marker="." if len(values) < 3 else "", **style)  # type: ignore[arg-type]
 
 
-def _finish_times(plot: "Axes", paths: list[_Path], result: Reconstruction) -> None:
+def _finish_times(plot: "Axes", paths: list[WristPath], result: Reconstruction) -> None:
     times_s = result.frame_time_s
     if len(times_s) > 1:
         plot.set_xlim(float(times_s[0]), float(times_s[-1]))
@@ -187,7 +184,7 @@ def _finish_times(plot: "Axes", paths: list[_Path], result: Reconstruction) -> N
         plot.text(0.5, 0.5, "no hand found", ha="center", va="center", transform=plot.transAxes, color="0.4")
 
 
-def _title(figure: "Figure", paths: list[_Path], result: Reconstruction) -> None:
+def _title(figure: "Figure", paths: list[WristPath], result: Reconstruction) -> None:
     from matplotlib.lines import Line2D
 
     seconds = len(result.frame_time_s) / result.fps if result.fps else 0.0

@@ -25,7 +25,7 @@ class SideFrame:
     """What the side view shows at one moment, in metres, in the first camera's axes."""
 
     hands: list[PaintedHand]
-    trails: list[tuple[Float[np.ndarray, "N 3"], tuple[float, float, float]]]
+    trails: list[tuple[Float[np.ndarray, "_ 3"], tuple[float, float, float]]]
     T_first_cam: Float[np.ndarray, "4 4"]
 
 
@@ -37,8 +37,8 @@ class SideView:
         *,
         width: int,
         height: int,
-        paths: list[tuple[Float[np.ndarray, "N 3"], tuple[float, float, float]]],
-        camera_path: Float[np.ndarray, "N 3"],
+        paths: list[tuple[Float[np.ndarray, "_ 3"], tuple[float, float, float]]],
+        camera_path: Float[np.ndarray, "_ 3"],
         view_half_angles: tuple[float, float],
     ) -> None:
         self.width, self.height = width, height
@@ -66,7 +66,7 @@ class SideView:
         seen = np.stack([points[:, 2], points[:, 1], self.across_m - points[:, 0]], axis=1)
         return seen + np.array([-self.middle[0], -self.middle[1], EYE_DISTANCE_M])
 
-    def to_pixels(self, points: Float[np.ndarray, "N 3"]) -> np.ndarray:
+    def to_pixels(self, points: Float[np.ndarray, "_ 3"]) -> np.ndarray:
         """Return pixels of points in the first camera's axes."""
         flat = (points[:, [2, 1]] - self.middle) * self.px_per_m
         return flat + np.array([(self.width - 1) / 2, (self.height - 1) / 2])

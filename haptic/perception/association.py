@@ -41,10 +41,14 @@ class MatchConfig:
 
 
 class TrackedHand:
-    """A hand under observation: its detections in order of time, and what they say about its side."""
+    """A hand under observation: its detections in order of time, and what they say about its side.
 
-    def __init__(self, first: HandDetection) -> None:
+    `is_given` says that its detections came as one track from elsewhere.
+    """
+
+    def __init__(self, first: HandDetection, *, is_given: bool = False) -> None:
         self.seen: list[HandDetection] = [first]
+        self.is_given = is_given
         self._right_votes = first.p_right
 
     def add(self, detection: HandDetection) -> None:
@@ -123,8 +127,9 @@ def is_plausible(detection: HandDetection, config: MatchConfig) -> bool:
         return False
     if detection.landmarks is None or not detection.has_joints:
         return True
-    flat = detection.landmarks[:, :2] - detection.landmarks[:, :2].mean(axis=0)
-    joints = detection.joints_img - detection.joints_img.mean(axis=0)
+    known = detection.joints_img_weight > 0
+    flat, joints = detection.landmarks[known, :2], detection.joints_img[known]
+    flat, joints = flat - flat.mean(axis=0), joints - joints.mean(axis=0)
     scale = float((flat * joints).sum() / max(float((flat * flat).sum()), 1e-12))
     misfit = float(np.linalg.norm(flat * scale - joints, axis=1).mean()) / detection.side_px
     return scale > 0 and misfit < config.max_misfit
@@ -155,8 +160,9 @@ def match_cost(hand: TrackedHand, expected: HandDetection, found: HandDetection,
     if centers > reach or (hand.contradicted_by(found) and centers > config.contrary_distance_sides):
         return math.inf
     joints = centers
-    if found.has_joints and expected.has_joints:
-        joints = float(np.linalg.norm(found.joints_img - expected.joints_img, axis=1).mean()) / side
+    both = (found.joints_img_weight > 0) & (expected.joints_img_weight > 0)
+    if both.any():
+        joints = float(np.linalg.norm((found.joints_img - expected.joints_img)[both], axis=1).mean()) / side
     sides_differ = abs(hand.p_right - found.p_right) * min(1.0, len(hand.seen) / FIRM_SIGHTINGS)
     return 0.5 * (centers + joints) + config.handedness_cost * sides_differ + 0.2 * abs(math.log(ratio))
 

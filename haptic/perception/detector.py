@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -74,6 +74,7 @@ class HandDetection:
         return bool(self.joints_img_weight.any())
 
 
+@runtime_checkable
 class HandDetector(Protocol):
     """What the tracker asks of a detector. Another one needs these four methods and no more."""
 
@@ -137,7 +138,7 @@ class HandLandmarker:
         self._settled: set[str] = set()
         self._clock_ms = 0
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "HandLandmarker":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:

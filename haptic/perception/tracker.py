@@ -33,7 +33,7 @@ UNTRIED_FRAMES = 3
 # After so many missed frames only the first crop is looked into: a hand that left must not cost much.
 THOROUGH_FRAMES = 4
 # Crops in which a lost hand is looked for: their side in sides of its box, and whether it is turned upright.
-LOOKS = ((4.0, False), (4.0, True), (2.5, True))
+LOOKS = ((4.0, False), (4.0, True), (3.0, True), (6.0, True), (2.0, False))
 TILE_OVERLAP = 0.25
 # A hand larger than this in its tile would have been found in the whole frame.
 MAX_TILE_SHARE = 0.4
@@ -166,7 +166,7 @@ def build_tracks(
         elif detection.track_id in named:
             named[detection.track_id].add(detection)
         else:
-            named[detection.track_id] = TrackedHand(detection)
+            named[detection.track_id] = TrackedHand(detection, is_given=True)
     association = _Association(config)
     for index, time_s in enumerate(times_s):
         association.advance(index, time_s, loose.get(index, []), lambda *_: None)

@@ -35,13 +35,14 @@ class TrackConfig:
 
 
 def hand_tracks(hands: Sequence[TrackedHand], times_s: Sequence[float], config: TrackConfig) -> list[HandTrack]:
-    """Make tracks of all hands, by first frame, then by confidence. Short ones and doubles are dropped.
+    """Make tracks of all hands, by first frame, then by confidence.
 
-    `times_s` are the times of all frames of the video. A video shorter than the shortest track keeps what it has.
+    Short ones and doubles are dropped; a track given from elsewhere may be short. `times_s` are the times of
+    all frames of the video. A video shorter than the shortest track keeps what it has.
     """
     pieces = [piece for hand in hands for piece in _pieces(hand, times_s, config)]
     needed = _least_sightings(times_s, config)
-    pieces = _without_doubles([piece for piece in pieces if len(piece.seen) >= needed])
+    pieces = _without_doubles([piece for piece in pieces if piece.is_given or len(piece.seen) >= needed])
     tracks = [_track(piece, times_s, config) for piece in pieces]
     return sorted(tracks, key=lambda track: (int(track.frame_index[0]), -float(track.confidence.mean())))
 
@@ -56,13 +57,13 @@ def _least_sightings(times_s: Sequence[float], config: TrackConfig) -> int:
 
 def _pieces(hand: TrackedHand, times_s: Sequence[float], config: TrackConfig) -> list[TrackedHand]:
     """Cut a hand where it was not seen for too long, or came back too far away."""
-    pieces = [TrackedHand(hand.seen[0])]
+    pieces = [TrackedHand(hand.seen[0], is_given=hand.is_given)]
     for before, after in zip(hand.seen, hand.seen[1:], strict=False):
         missed = after.frame_index - before.frame_index - 1
         gap_s = times_s[after.frame_index] - times_s[before.frame_index]
         far = float(np.linalg.norm(after.center - before.center)) / max(after.side_px, before.side_px)
         if missed and (gap_s > config.max_gap_s or far > config.max_gap_sides):
-            pieces.append(TrackedHand(after))
+            pieces.append(TrackedHand(after, is_given=hand.is_given))
         else:
             pieces[-1].add(after)
     return pieces
@@ -86,7 +87,7 @@ def _lies_on(piece: TrackedHand, other: TrackedHand) -> bool:
 
 
 def _track(hand: TrackedHand, times_s: Sequence[float], config: TrackConfig) -> HandTrack:
-    is_right = hand.p_right > 0.5
+    is_right = hand.p_right >= 0.5
     first, count = hand.first_index, hand.last_index - hand.first_index + 1
     rows = np.array([detection.frame_index - first for detection in hand.seen])
     belief = np.array([_belief(detection, is_right=is_right) for detection in hand.seen])

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -73,6 +73,7 @@ class VideoInput:
     kind: Literal["video", "pictures"]
 
 
+@runtime_checkable
 class VideoSource(Protocol):
     """A video that can be read several times.
 
@@ -221,7 +222,10 @@ class VideoFile:
             raise ValueError(f"{self.path}: holds {what}; expected a video with pictures; give another file")
         stream = streams[0]
         if stream.codec_context is None:
-            raise ValueError(f"{self.path}: its video codec is unknown here; convert it to H.264 in mp4")
+            raise ValueError(
+                f"{self.path}: its video stream is unreadable (a codec unknown here, or the file is cut inside its "
+                "header); expected H.264 or the like; copy it again, or convert it to mp4"
+            )
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = MAX_DECODER_THREADS
         return stream

@@ -167,7 +167,7 @@ def _concatenated(values: list[Any]) -> Any:
 
 
 def _on_device(batch: BatchT, device: torch.device | str) -> BatchT:
-    moved = {}
+    moved: dict[str, Any] = {}
     for f in fields(batch):
         value = getattr(batch, f.name)
         if isinstance(value, Tensor):
@@ -178,7 +178,7 @@ def _on_device(batch: BatchT, device: torch.device | str) -> BatchT:
 
 
 def _pinned(record: Any) -> Any:
-    pinned = {}
+    pinned: dict[str, Any] = {}
     for f in fields(record):
         value = getattr(record, f.name)
         if isinstance(value, Tensor):

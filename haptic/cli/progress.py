@@ -57,7 +57,7 @@ class BarProgress:
 class NoProgress:
     """Shows nothing."""
 
-    def track(self, stage: str, items: Iterable[ItemT], total: int | None = None) -> Iterator[ItemT]:  # noqa: ARG002
+    def track(self, stage: str, items: Iterable[ItemT], total: int | None = None) -> Iterator[ItemT]:
         """Yield the items."""
         yield from items
 

@@ -1,0 +1,254 @@
+"""Arguments, help and exit codes of `infer.py` (and of the command `haptic`, which is the same).
+
+Exit codes: 0 all went well (also where a video shows no hand), 2 something could not be used (each in one line),
+130 interrupted by Ctrl-C.
+"""
+
+import difflib
+import logging
+import os
+import sys
+import warnings
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ActionYesNo, ArgumentParser
+from jsonargparse import Namespace as Arguments
+
+import haptic
+from haptic.cli.batch import BatchOptions, OutputOptions, run_batch
+from haptic.cli.demo import DEMO_CLIP
+from haptic.cli.messages import describe_error
+from haptic.cli.progress import BarProgress, NoProgress
+from haptic.files import find_asset
+from haptic.hand.model import load_hand_model
+from haptic.inference.keypoints import KeypointInitConfig
+from haptic.inference.network import NetworkConfig, choose_device
+from haptic.models.checkpoint import load_checkpoint
+from haptic.perception.cameras import CameraConfig, parse_intrinsics
+from haptic.perception.detector import DetectorConfig
+from haptic.perception.tracker import TrackerConfig
+from haptic.perception.video import find_inputs
+from haptic.pipeline import Init, Network, PipelineConfig
+from haptic.refinement.stages import RefinementConfig
+
+DESCRIPTION = """\
+Recover every hand of a video as a 4D trajectory: MANO pose and shape, and metric position over time.
+
+  python infer.py clip.mp4 --out results            one video
+  python infer.py videos/ more.mov --out results    every video of a folder, and one more
+  python infer.py frames/ --out results             a folder of pictures is one video, in name order
+  python infer.py photos/*.jpg --images --out out   each picture alone
+  python infer.py clip.mp4 --out results --focal-px 1400      your camera's focal length, if you know it
+  python infer.py clip.mp4 --out results --checkpoint hamer.ckpt --hand-model MANO_RIGHT.pkl
+
+Each video gets its folder: trajectory.npz, scene.glb (Blender), scene.html, overlay.mp4, trajectory.png, summary.json.
+docs/outputs.md describes them."""
+
+
+class TeachingParser(ArgumentParser):
+    """Says what is wrong in one line, proposes the nearest known flag, and exits with code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
+        """Print one line and exit."""
+        raise ValueError(_one_line(message, self))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    _hush_libraries()
+    try:
+        return _run(arguments)
+    except KeyboardInterrupt:
+        _say("interrupted; finished videos are kept")
+        return 130
+    except (ValueError, OSError) as error:
+        _say(describe_error(error))
+        return 2
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.demo:
+        options.inputs = [str(find_asset(DEMO_CLIP)), *options.inputs]
+    if not options.inputs:
+        raise ValueError("no video given; say: infer.py VIDEO --out DIR, or infer.py --demo, or infer.py --help")
+    config = parser.instantiate(options)
+    inputs = find_inputs(list(options.inputs), images=options.images)
+    if not inputs:
+        raise ValueError(f"nothing to reconstruct in {', '.join(options.inputs)}; give videos or pictures")
+    progress = NoProgress() if options.quiet else BarProgress()
+    return run_batch(inputs, _batch_options(options, config), progress)
+
+
+def _batch_options(options: Arguments, config: Any) -> BatchOptions:
+    hand_model = load_hand_model(_path(options.hand_model))
+    network_config = _network_config(options, config.network)
+    network = _load_network(options)
+    init: Init = options.init or ("network" if network else "keypoints")
+    if init == "network" and network is None:
+        raise ValueError("--init network needs --checkpoint FILE: no default weights ship yet; or use --init keypoints")
+    pipeline = PipelineConfig(
+        init=init,
+        refine=options.refine or ("fast" if init == "keypoints" else "off"),
+        detections=_path(options.detections),
+        max_frames=options.max_frames,
+        camera=CameraConfig(
+            focal_px=options.focal_px,
+            fov_deg=options.fov_deg,
+            intrinsics=None if options.intrinsics is None else parse_intrinsics(options.intrinsics),
+            cameras=_path(options.cameras),
+        ),
+        detector=config.detector,
+        tracker=config.tracker,
+        keypoints=config.keypoints,
+        network=network_config,
+        refinement=config.refinement,
+        first_depth_m=options.first_depth_m,
+    )
+    outputs = OutputOptions(
+        overlay=options.overlay,
+        glb=options.glb,
+        html=options.html,
+        plot=options.plot,
+        save_verts=options.save_verts,
+    )
+    return BatchOptions(
+        out=Path(options.out),
+        pipeline=pipeline,
+        outputs=outputs,
+        hand_model=hand_model,
+        network=network,
+        overwrite=options.overwrite,
+        fps=options.fps,
+        checkpoint=_path(options.checkpoint),
+    )
+
+
+def _network_config(options: Arguments, config: NetworkConfig) -> NetworkConfig:
+    """Put the plain flags over the network's own section."""
+    flags = {"device": options.device, "precision": options.precision, "batch_windows": options.batch_windows}
+    given = {name: value for name, value in flags.items() if value is not None}
+    merged = replace(config, **given)
+    choose_device(merged.device)  # a device that is not there is said now, not after the detection
+    return merged
+
+
+def _load_network(options: Arguments) -> Network | None:
+    path = _path(options.checkpoint)
+    if path is None:
+        return None
+    model, info = load_checkpoint(path, backbone_heads=options.backbone_heads, decoder_heads=options.decoder_heads)
+    return Network(model, info)
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser; the sections at the end are the configs of the rooms, field by field."""
+    parser = TeachingParser(
+        prog="infer.py",
+        usage="infer.py VIDEO [VIDEO|FOLDER ...] --out DIR [options]",
+        description=DESCRIPTION,
+        formatter_class=RawDescriptionHelpFormatter,
+        default_env=False,
+    )
+    add = parser.add_argument
+    add("inputs", nargs="*", metavar="VIDEO", help="videos, folders of videos, folders or globs of pictures")
+    add("--out", default="outputs", metavar="DIR", help="where each video gets a folder of its own (default: outputs)")
+    add("--demo", action="store_true", help="reconstruct the shipped synthetic clip and compare with its truth")
+    add("--images", action="store_true", help="treat each picture alone instead of a folder as one video")
+    add("--fps", type=float, default=30.0, help="frame rate of pictures, which carry no time (default: 30)")
+    add("--max-frames", type=int, metavar="N", help="stop after N frames of each video")
+    add("--overwrite", action="store_true", help="do finished videos again")
+    add("--quiet", action="store_true", help="print errors only")
+    add("--config", action="config", help="YAML file with any of these options; may be given several times")
+    add("--version", action="version", version=f"haptic {haptic.__version__}")
+
+    group = parser.add_argument_group("how hands are found and solved")
+    add = group.add_argument
+    add("--init", choices=["keypoints", "network"], help="keypoints: solve from detected joints, no weights needed "
+        "(default); network: HaPTIC, needs --checkpoint (default where that is given)")  # fmt: skip
+    add("--refine", choices=["off", "fast"], help="fast: second-order refinement of the whole track (default with "
+        "--init keypoints)")  # fmt: skip
+    add("--checkpoint", metavar="FILE", help="weights: our own, or an official HaPTIC or HaMeR .ckpt as downloaded")
+    add("--backbone-heads", type=int, default=16, help="attention heads of an official backbone (default: 16)")
+    add("--decoder-heads", type=int, default=8, help="attention heads of an official decoder (default: 8)")
+    add("--hand-model", metavar="FILE", help="your licensed MANO_RIGHT.pkl or npz; without it the free openhand")
+    add("--detections", metavar="FILE", help="JSON with boxes and/or 2D joints from elsewhere (docs/detections.md)")
+    add("--device", choices=["auto", "cpu", "cuda", "mps"], help="where the network runs (default: auto)")
+    add("--precision", choices=["fp32", "bf16", "fp16"], help="of the network (default: fp32)")
+    add("--batch-windows", type=int, help="windows of 8 frames in one network call (default: 4)")
+
+    group = parser.add_argument_group("the camera (one of these; without: the video's metadata, else the diagonal)")
+    add = group.add_argument
+    add("--focal-px", type=float, help="focal length in pixels of the full image")
+    add("--fov-deg", type=float, help="horizontal field of view in degrees")
+    add("--intrinsics", metavar="FX,FY,CX,CY", help="all four in pixels")
+    add("--cameras", metavar="FILE", help="npz or JSON with per-frame K and/or T_world_cam (docs/detections.md)")
+    add("--first-depth-m", type=float, help="known distance of the wrist in the first frame, in metres")
+
+    group = parser.add_argument_group("what is written")
+    for name, what in OUTPUT_FLAGS.items():
+        group.add_argument(f"--{name}", action=ActionYesNo(yes_prefix="", no_prefix="no-"), default=True, help=what)
+    group.add_argument(
+        "--save-verts", action="store_true", help="also the 778 mesh vertices of every frame, in the npz"
+    )
+
+    for section, config in SECTIONS.items():
+        parser.add_class_arguments(config, section, skip=PLAIN_FLAGS.get(section, set()))
+    return parser
+
+
+OUTPUT_FLAGS = {
+    "overlay": "overlay.mp4: the mesh over the video beside a view from the side",
+    "glb": "scene.glb: skinned animation for Blender and others",
+    "html": "scene.html: a page that plays offline",
+    "plot": "trajectory.png: paths, depth and error over time",
+}
+# Fields of a section that are plain flags above.
+PLAIN_FLAGS = {
+    "keypoints": {"landmark_kind", "first_depth_m"},
+    "network": {"device", "precision", "batch_windows", "first_depth_m"},
+}
+SECTIONS = {
+    "detector": DetectorConfig,
+    "tracker": TrackerConfig,
+    "keypoints": KeypointInitConfig,
+    "network": NetworkConfig,
+    "refinement": RefinementConfig,
+}
+
+
+def _one_line(message: str, parser: ArgumentParser) -> str:
+    """Shorten the parser's message and propose the nearest flag for an unknown one."""
+    text = message.strip()
+    if text.startswith("unrecognized arguments:"):
+        word = text.split(":", 1)[1].split()[0]
+        known = [flag for action in parser._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(word.split("=")[0], known, n=1)
+        return f"unknown option {word}" + (f"; did you mean {near[0]}?" if near else "; --help lists them all")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    head = lines[0]
+    expected = next((line for line in lines if "Expected a" in line), "").lstrip("- ")
+    given = next((line for line in lines if line.startswith("Given value:")), "")
+    return "; ".join(part for part in (head, expected, given) if part)
+
+
+def _path(value: str | None) -> Path | None:
+    return None if value is None else Path(value)
+
+
+def _say(text: str) -> None:
+    print(f"infer.py: {text}", file=sys.stderr)  # noqa: T201
+
+
+def _hush_libraries() -> None:
+    """Keep the libraries' own chatter out of a user's terminal."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GLOG_minloglevel", "3")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("jsonargparse").setLevel(logging.ERROR)

@@ -27,8 +27,9 @@ OCCLUSION_RAYS = 20
 OCCLUSION_REACH_M = 0.07
 RAY_START_M = 0.0015  # off the surface, so that a ray does not meet the face it leaves
 SLEEVE_OFFSET_M = 0.007
+PALM_JOINTS = (0, 1, 5, 9, 13, 17)
 # A joint is seen if what hides it is its own flesh: the depth of a joint under the skin, with some room.
-JOINT_DEPTH_M = {"wrist": 0.032, "finger": 0.02}
+JOINT_DEPTH_M = np.where(np.isin(np.arange(21), PALM_JOINTS), 0.034, 0.02)
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,7 @@ class SceneRenderer:
             joints_img = project(joints_cam, torch.from_numpy(K).float()).numpy()
             hits = scene.cast_pixels(joints_img, K)
             is_own = hits.is_hit & (joined.mesh_index[np.maximum(hits.face_index, 0)] == number)
-            allowed = np.array([JOINT_DEPTH_M["wrist"]] + [JOINT_DEPTH_M["finger"]] * 20)
-            under_skin = joints_cam[:, 2].numpy() - hits.depth < allowed
+            under_skin = joints_cam[:, 2].numpy() - hits.depth < JOINT_DEPTH_M
             size = np.array([self.scene.config.width_px, self.scene.config.height_px])
             inside = ((joints_img >= -0.5) & (joints_img <= size - 0.5)).all(axis=-1)
             visible[name] = is_own & under_skin & inside & (joints_cam[:, 2].numpy() > 0)

@@ -76,7 +76,10 @@ def _free_place(rng: np.random.Generator) -> tuple[float, float]:
 
 def _box(low: tuple[float, ...], high: tuple[float, ...], texture: Texture, *, gloss: float) -> Surface:
     """Return six sides with their own vertices, so that edges stay sharp."""
-    verts, faces, normals, places = [], [], [], []
+    verts: list[np.ndarray] = []
+    faces: list[np.ndarray] = []
+    normals: list[np.ndarray] = []
+    places: list[np.ndarray] = []
     low_corner, high_corner = np.array(low), np.array(high)
     for axis in range(3):
         across, upward = (axis + 1) % 3, (axis + 2) % 3

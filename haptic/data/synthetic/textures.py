@@ -51,7 +51,8 @@ def make_texture(picture: Float[np.ndarray, "_h _w 3"], texel: float) -> Texture
     levels = [np.ascontiguousarray(picture, np.float32)]
     while min(levels[-1].shape[:2]) >= 16:
         height, width = levels[-1].shape[:2]
-        levels.append(cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA))
+        half = cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+        levels.append(np.ascontiguousarray(half, np.float32))
     return Texture(tuple(levels), texel)
 
 

@@ -28,3 +28,21 @@ def ray_directions(
     """Return the points at depth one metre that project to the pixels."""
     ones = torch.ones_like(points_img[..., :1])
     return torch.cat([points_img, ones], dim=-1) @ torch.linalg.inv(K).transpose(-1, -2)
+
+
+def view_rotation(point_img: Float[Tensor, "*batch 2"], K: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Return the shortest turn of the camera's axis onto the ray through a pixel: from a crop's axes to the camera's.
+
+    A detector takes a crop for a picture taken straight ahead; what it says of depth is along the crop's own ray.
+    """
+    ray = ray_directions(point_img[..., None, :], K)[..., 0, :]
+    ray = ray / ray.norm(dim=-1, keepdim=True)
+    x, y, z = ray.unbind(-1)
+    # Rodrigues with axis z x ray; the camera never looks backwards, so 1 + z is a safe divisor.
+    share = 1 / (1 + z)
+    rows = [
+        torch.stack([1 - x * x * share, -x * y * share, x], dim=-1),
+        torch.stack([-x * y * share, 1 - y * y * share, y], dim=-1),
+        torch.stack([-x, -y, z], dim=-1),
+    ]
+    return torch.stack(rows, dim=-2)

@@ -18,6 +18,7 @@ from haptic.geometry.rotations import rotation_from_aa
 from haptic.geometry.transforms import apply_transform
 from haptic.hand.anatomy import limit_violation
 from haptic.hand.joints import MANO_PARENTS, NUM_JOINTS, OPENPOSE_FROM_MANO
+from haptic.hand.landmarks import LandmarkModel, detector_landmarks
 from haptic.hand.model import HandModel
 from haptic.losses.biomechanics import limit_loss
 from haptic.losses.keypoints import centred_loss, reprojection_loss
@@ -28,9 +29,6 @@ from haptic.records import HandParams
 from haptic.refinement.observations import Observations
 from haptic.refinement.stages import StageConfig
 from haptic.refinement.variables import FRAME_COLUMNS, FRAME_SIZE, SHAPE_SIZE, Variables, free_columns
-
-# Gives the 21 points of the hand that a detector's 21 joints are compared with, in the frame of the parameters.
-PointFunction = Callable[[HandModel, HandParams], Tensor]
 
 NUM_BONES = len(MANO_PARENTS)
 
@@ -52,13 +50,14 @@ class Objective:
     def __init__(
         self,
         model: HandModel,
-        point_function: PointFunction,
+        landmark_model: LandmarkModel,
         observations: Observations,
         stage: StageConfig,
         *,
         chunk_frames: int,
     ) -> None:
-        self.model, self.point_function, self.observations, self.stage = model, point_function, observations, stage
+        self.model, self.landmark_model = model, landmark_model
+        self.observations, self.stage = observations, stage
         self.columns = free_columns(stage.free)
         self.num_shape_columns = SHAPE_SIZE if "betas" in stage.free else 0
         num_frames = observations.time_s.shape[1]
@@ -73,7 +72,7 @@ class Objective:
         giving its few observations the weight of all.
         """
         params, stage, weights = variables.params, self.stage, self.stage.weights
-        points_cam = self.point_function(self.model, params)
+        points_cam = detector_landmarks(self.model, params, self.landmark_model)
         points_img = project(points_cam, observations.K)
         joints_world = apply_transform(observations.T_world_cam, self.model.joints(params))
         rotations = torch.cat([params.global_orient[:, :, None], params.hand_pose], dim=2)
@@ -169,7 +168,7 @@ class Objective:
         """Return the blocks of all losses that see one frame at a time: (B n 51 51), (B n 51 10), (B 10 10)."""
         weights, stage, params = self.stage.weights, self.stage, run.params
         count = self.frames_per_track[:, None]
-        points = self.point_function(self.model, params)
+        points = detector_landmarks(self.model, params, self.landmark_model)
         by_frame = point_jacobian(points, self.model.bone_transforms(params))
         by_shape = self._shape_jacobian(params, points)
         jacobian = torch.cat([by_frame, by_shape], dim=-1)  # (B n 21 3 61)
@@ -216,7 +215,7 @@ class Objective:
             own[..., place, place] += blocks[..., joint, :, :]
 
     def _shape_jacobian(self, params: HandParams, points: Tensor) -> Float[Tensor, "B n 21 3 10"]:
-        """Return how the points move with the shape; exact, since a posed hand is linear in `betas`."""
+        """Return how the points move with the shape; a posed hand is linear in `betas`."""
         if self.num_shape_columns == 0:
             return points.new_zeros(*points.shape, SHAPE_SIZE)
         steps = torch.eye(SHAPE_SIZE).to(points)[:, None, None]
@@ -226,7 +225,7 @@ class Objective:
             betas=params.betas + steps,
             transl=params.transl.expand(SHAPE_SIZE, *params.transl.shape),
         )
-        return (self.point_function(self.model, changed) - points).movedim(0, -1)
+        return (detector_landmarks(self.model, changed, self.landmark_model) - points).movedim(0, -1)
 
     def _band_curvature(self, run: Variables, seen: Observations, start: int, num: int) -> list[Tensor]:
         """Return the blocks of the accelerations, of each frame with itself and the next two: 3 of (B num 51 51).

@@ -6,26 +6,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from haptic.geometry.cameras import view_rotation
 from haptic.hand.mirror import mirror_camera, mirror_params, mirror_track
 from haptic.records import HandParams, HandTrack, Record, RecordT, Trajectory
 
+# A joint that lies this far off, as a share of the box, counts once; a better one more.
+REFERENCE_SPREAD = 0.05
 MIN_BOX_PX = 4.0  # below it a share of the box says nothing
 
 
 @dataclass(frozen=True)
 class Observations(Record):
-    """What B tracks of T right hands are held against; shorter tracks are padded, with all weights zero."""
+    """What tracks of right hands are held against; shorter ones are padded to T frames, with all weights zero."""
 
-    joints_img: Float[Tensor, "B T 21 2"]
-    joints_img_weight: Float[Tensor, "B T 21"]
-    box_side_px: Float[Tensor, "B T"]
-    landmarks: Float[Tensor, "B T 21 3"]
-    landmarks_weight: Float[Tensor, "B T"]
-    time_s: Float[Tensor, "B T"]
-    frame_weight: Float[Tensor, "B T"]  # 1 for a frame of the track, observed or filled
-    centre_weight: Float[Tensor, "B T"]  # 1 where the frame and both its neighbours are of the track
-    K: Float[Tensor, "B T 3 3"]
-    T_world_cam: Float[Tensor, "B T 4 4"]
+    joints_img: Float[Tensor, "*tracks T 21 2"]
+    joints_img_weight: Float[Tensor, "*tracks T 21"]
+    box_side_px: Float[Tensor, "*tracks T"]
+    landmarks: Float[Tensor, "*tracks T 21 3"]
+    landmarks_weight: Float[Tensor, "*tracks T"]
+    time_s: Float[Tensor, "*tracks T"]
+    frame_weight: Float[Tensor, "*tracks T"]  # 1 for a frame of the track, observed or filled
+    centre_weight: Float[Tensor, "*tracks T"]  # 1 where the frame and both its neighbours are of the track
+    K: Float[Tensor, "*tracks T 3 3"]
+    T_world_cam: Float[Tensor, "*tracks T 4 4"]
     initial: HandParams
 
     def frames(self, start: int, stop: int) -> "Observations":
@@ -45,11 +48,12 @@ class Observations(Record):
 
 
 def observe(
-    trajectories: list[Trajectory], tracks: list[HandTrack], points: list[Tensor], point_weight: Float[Tensor, " 21"]
+    trajectories: list[Trajectory], tracks: list[HandTrack], points: list[Tensor], spread: Float[Tensor, " 21"]
 ) -> Observations:
     """Lay right hands' tracks side by side; the shorter ones go on with their last frame and no weight.
 
-    `points` are each trajectory's points (T 21 3), which say how large a detector's metric joints should be.
+    `points` are each trajectory's points (T 21 3), which say how large a detector's metric joints should be; `spread`
+    is the standard deviation of each joint as a share of the box.
     """
     longest = max(len(track.time_s) for track in tracks)
     ending = [torch.arange(longest).clamp(max=len(track.time_s) - 1) for track in tracks]
@@ -65,13 +69,15 @@ def observe(
         time_s[row, num_frames:] += torch.arange(1, longest - num_frames + 1).to(time_s)
     observed = torch.stack([track.observed for track in seen]).to(time_s) * frame_weight
     scaled = [
-        track.landmarks * _landmark_scale(own_points, full.landmarks, full.landmarks_weight)
-        for track, full, own_points in zip(seen, tracks, points, strict=True)
+        track.landmarks
+        @ view_rotation(track.box_center_img, camera.K).mT
+        * _landmark_scale(own_points, full.landmarks, full.landmarks_weight * full.observed)
+        for track, full, camera, own_points in zip(seen, tracks, cameras, points, strict=True)
     ]
     joints_img_weight = torch.stack([track.joints_img_weight for track in seen])
     return Observations(
         joints_img=torch.stack([track.joints_img for track in seen]),
-        joints_img_weight=joints_img_weight * observed[..., None] * point_weight.to(time_s),
+        joints_img_weight=joints_img_weight * observed[..., None] * (REFERENCE_SPREAD / spread).square(),
         box_side_px=torch.stack([track.box_side_px for track in seen]).clamp(min=MIN_BOX_PX),
         landmarks=torch.stack(scaled),
         landmarks_weight=torch.stack([track.landmarks_weight for track in seen]) * observed,

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
+from haptic.hand.landmarks import LandmarkModel, detector_landmarks, load_landmark_model
 from haptic.hand.mirror import mirror_params
 from haptic.hand.model import HandModel
 from haptic.records import HandParams, HandTrack, Trajectory
-from haptic.refinement.objective import Objective, PointFunction
+from haptic.refinement.objective import Objective
 from haptic.refinement.observations import as_right_hand, in_double, observe
 from haptic.refinement.report import RefinementReport, StageReport, measure_quality
 from haptic.refinement.solver import minimise, one_thread
@@ -28,15 +27,14 @@ def refine(
     tracks: Sequence[HandTrack],
     config: RefinementConfig | None = None,
     *,
-    point_function: PointFunction = HandModel.joints,
-    point_weight: Float[Tensor, " 21"] | None = None,
+    landmark_model: LandmarkModel | None = None,
     on_stage: Callable[[str], None] | None = None,
 ) -> list[tuple[Trajectory, RefinementReport]]:
     """Return each trajectory, moved to agree with its track, and a report; order and frames stay.
 
-    Trajectories and tracks are as the camera saw them; left hands are turned over here and back. `point_function` gives
-    the 21 points of a right hand that the detector's joints are compared with, `point_weight` how far each is trusted;
-    without them these are the model's joints, all alike. `on_stage` is told each stage's name as it begins.
+    Trajectories and tracks are as the camera saw them; left hands are turned over here and back. `landmark_model` says
+    where on the hand the detector's joints lie and how far each is trusted; without it they are the model's own joints.
+    `on_stage` is told each stage's name as it begins.
 
     Raises:
         ValueError: a trajectory and its track are not of the same frames and hand, or time does not increase.
@@ -46,20 +44,20 @@ def refine(
         raise ValueError(f"refine: {len(trajectories)} trajectories and {len(tracks)} tracks; one of each per hand")
     for number, (trajectory, track) in enumerate(zip(trajectories, tracks, strict=True)):
         _check_pair(number, trajectory, track)
-    weight = torch.ones(21) if point_weight is None else point_weight
+    landmark_model = in_double(load_landmark_model("joints") if landmark_model is None else landmark_model)
     solver_model = copy.deepcopy(model).double()
     results: dict[int, tuple[Trajectory, RefinementReport]] = {}
     for group in _groups([len(track.time_s) for track in tracks]):
         started = time.perf_counter()
         pairs = [as_right_hand(in_double(trajectories[number]), in_double(tracks[number])) for number in group]
         with one_thread():
-            solved, stages = _solve(solver_model, pairs, config, point_function, weight, on_stage)
+            solved, stages = _solve(solver_model, pairs, config, landmark_model, on_stage)
         seconds = time.perf_counter() - started
         for row, number in enumerate(group):
             before = trajectories[number]
             after = _with_params(before, solved.params[row][: len(before.time_s)])
             quality = [
-                measure_quality(model, trajectory, tracks[number], point_function=point_function)
+                measure_quality(model, trajectory, tracks[number], landmark_model=landmark_model)
                 for trajectory in (before, after)
             ]
             results[number] = after, RefinementReport(quality[0], quality[1], tuple(stages[row]), seconds)
@@ -70,14 +68,13 @@ def _solve(
     model: HandModel,
     pairs: list[tuple[Trajectory, HandTrack]],
     config: RefinementConfig,
-    point_function: PointFunction,
-    point_weight: Tensor,
+    landmark_model: LandmarkModel,
     on_stage: Callable[[str], None] | None,
 ) -> tuple[Variables, list[list[StageReport]]]:
     """Run the stages over right hands; also return what each stage did to each."""
     trajectories, tracks = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    points = [point_function(model, trajectory.params) for trajectory in trajectories]
-    observations = observe(trajectories, tracks, points, point_weight)
+    points = [detector_landmarks(model, trajectory.params, landmark_model) for trajectory in trajectories]
+    observations = observe(trajectories, tracks, points, landmark_model.spread)
     initial = observations.initial
     shape = torch.stack([trajectory.params.betas.mean(0) for trajectory in trajectories])
     variables = Variables(initial.global_orient, initial.hand_pose, initial.transl, shape)
@@ -85,7 +82,7 @@ def _solve(
     for stage in config.stages:
         if on_stage is not None:
             on_stage(stage.name)
-        objective = Objective(model, point_function, observations, stage, chunk_frames=config.chunk_frames)
+        objective = Objective(model, landmark_model, observations, stage, chunk_frames=config.chunk_frames)
         solution = minimise(objective, variables)
         variables = solution.variables
         for row, report in enumerate(reports):

@@ -9,10 +9,10 @@ from haptic.geometry.cameras import project
 from haptic.geometry.motion import jerk
 from haptic.geometry.transforms import apply_transform
 from haptic.hand.anatomy import limit_violation
+from haptic.hand.landmarks import LandmarkModel, detector_landmarks
 from haptic.hand.model import HandModel
 from haptic.hand.reprojection import NEAR_SHARE, measure_reprojection
 from haptic.records import HandTrack, Trajectory
-from haptic.refinement.objective import PointFunction
 from haptic.refinement.observations import as_right_hand, in_double
 
 
@@ -57,13 +57,13 @@ def measure_quality(
     trajectory: Trajectory,
     track: HandTrack,
     *,
-    point_function: PointFunction = HandModel.joints,
+    landmark_model: LandmarkModel,
 ) -> Quality:
-    """Measure a trajectory against its track, both as the camera saw them; see `refine` for `point_function`."""
+    """Measure a trajectory against its track, both as the camera saw them; `landmark_model` is the detector's."""
     trajectory, track = as_right_hand(in_double(trajectory), in_double(track))
-    model = copy.deepcopy(model).double()
+    model, landmark_model = copy.deepcopy(model).double(), in_double(landmark_model)
     params, camera = trajectory.params, trajectory.camera
-    predicted_img = project(point_function(model, params), camera.K)
+    predicted_img = project(detector_landmarks(model, params, landmark_model), camera.K)
     reprojection = measure_reprojection(model, trajectory, track, predicted_img)
     is_known = reprojection.is_known
     error_px, share = reprojection.error_px[is_known], reprojection.box_share[is_known]

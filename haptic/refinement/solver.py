@@ -42,7 +42,7 @@ class _Factors:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Run without torch's threads: the matrices are too small to share, and on a busy machine waiting threads cost tenfold."""
+    """Run without torch's threads: small matrices gain nothing, and waiting threads cost tenfold on a busy machine."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -15,7 +15,7 @@ BLOCKS: tuple[Block, ...] = get_args(Block)
 class Weights:
     """What each loss is multiplied by."""
 
-    reprojection: float = 1000.0  # (share of the hand's box)^2: 3 % costs about one
+    reprojection: float = 400.0  # (share of the hand's box)^2: a joint 5 % off costs one
     landmarks: float = 1000.0  # m^2, the detector's metric joints about their centre: 1 cm costs 0.1
     acceleration: float = 0.01  # (m/s^2)^2 of every joint in the world: 10 m/s^2 costs one
     angular_acceleration: float = 1e-6  # (rad/s^2)^2 of every rotation

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 TRAIL_S = 1.0
 FILLED_PALENESS = 0.6  # share of white in the colour of a hand, or a stretch of its path, that was filled in
 FRUSTUM_M = 0.08
-VIEW_TOWARDS_CAMERA = 0.25  # share of the way from the hands to the camera at which the page looks
+VIEW_DIRECTION = np.array([0.62, -0.48, -0.62])  # from the right, above and behind: hands side by side stay apart
+VIEW_FOV_RAD = 0.87
+VIEW_TOWARDS_CAMERA = 0.35  # share of the way from the hands to the camera at which the page looks
 FLOOR_BELOW_M = 0.12  # under the lowest bone: fingers reach below it
 IDENTITY_QUAT = np.array([1.0, 0.0, 0.0, 0.0])
 
@@ -96,6 +98,9 @@ def _record(server: "viser.ViserServer", result: Reconstruction, model: HandMode
     server.scene.set_up_direction(-T_world_first[:3, 1])
     _frame_view(server, rigs, T_world_first)
     _add_floor(server, rigs, places, T_world_first)
+    if not rigs:
+        in_front = T_world_first[:3, 3] + 0.5 * T_world_first[:3, 2]
+        server.scene.add_label("/note", "no hand found", position=in_front)
     films: list[_HandFilm | _CameraFilm] = [_CameraFilm(server, result)]
     films += [_HandFilm(server, name, result.hands[name], rig) for name, rig in rigs.items()]
     times_s = result.frame_time_s.numpy()
@@ -202,14 +207,16 @@ class _CameraFilm:
 
 
 def _frame_view(server: "viser.ViserServer", rigs: dict[str, Rig], T_world_first: np.ndarray) -> None:
-    """Look past the camera's right side at the hands, from a distance that shows both."""
+    """Look past the camera's right side at the hands, from a distance that shows camera and hands."""
     wrists = [rig.T_world_bone[:, 0, :3, 3] for rig in rigs.values()]
     place = T_world_first[:3, 3]
     aim = np.median(np.concatenate(wrists), axis=0) if wrists else place + T_world_first[:3, 2] * 0.5
+    distance_m = float(np.linalg.norm(aim - place))
     aim = aim + VIEW_TOWARDS_CAMERA * (place - aim)
-    reach_m = max(0.35, float(np.linalg.norm(aim - place)) * 1.35)
+    reach_m = (0.42 * distance_m + 0.15) / np.tan(VIEW_FOV_RAD / 2)
+    server.initial_camera.fov = VIEW_FOV_RAD
     server.initial_camera.look_at = aim
-    server.initial_camera.position = aim + reach_m * (T_world_first[:3, :3] @ np.array([0.85, -0.5, -0.45]))
+    server.initial_camera.position = aim + reach_m * (T_world_first[:3, :3] @ VIEW_DIRECTION)
     server.initial_camera.up = -T_world_first[:3, 1]
 
 

@@ -131,7 +131,7 @@ def _draw_places(
         places = (invert_transform(cameras[0]) @ cameras)[:, :3, 3].numpy()
         plot.plot(signs[0] * places[:, axes[0]], signs[1] * places[:, axes[1]], color="0.6", linewidth=1)
     plot.plot(0, 0, marker="^" if axes[1] == 2 else ">", color="0.25", markersize=8)
-    plot.annotate("camera", (0, 0), textcoords="offset points", xytext=(8, -10), fontsize=8, color="0.25")
+    plot.annotate("camera", (0, 0), textcoords="offset points", xytext=(8, 5), fontsize=8, color="0.25")
     plot.set(xlabel=names[0], ylabel=names[1], title=f"wrists {title}" if paths else title)
     plot.set_aspect("equal", adjustable="datalim")
     plot.margins(0.12)

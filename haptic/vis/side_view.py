@@ -16,7 +16,7 @@ BACKGROUND, GRID, GRID_STRONG, INK, FAINT = (250, 250, 248), (232, 232, 229), (2
 EYE_DISTANCE_M = 50.0  # so far that perspective is gone: 0.4 % over the width of two hands
 MIN_SPAN_M = 0.5
 MAX_SPAN_WITH_CAMERA_M = 1.6  # wider than that the hands would be too small: the camera is pointed at instead
-MARGIN = 0.1
+MARGIN = 0.04
 FRUSTUM_M = 0.06
 
 

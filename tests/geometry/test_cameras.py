@@ -2,7 +2,7 @@
 
 import torch
 
-from haptic.geometry.cameras import intrinsics, project, ray_directions
+from haptic.geometry.cameras import intrinsics, project, ray_directions, view_rotation
 from haptic.geometry.rotations import rotation_from_aa
 from haptic.geometry.transforms import apply_transform, invert_transform, make_transform
 
@@ -31,3 +31,16 @@ def test_a_transform_and_its_inverse_cancel():
     points = torch.randn(4, 21, 3, generator=generator)
     back = apply_transform(invert_transform(T_world_cam), apply_transform(T_world_cam, points))
     torch.testing.assert_close(back, points, atol=1e-5, rtol=0)
+
+
+def test_view_rotation_turns_the_cameras_axis_onto_the_pixels_ray():
+    K = intrinsics(500.0, width=640, height=480)
+    pixels = torch.tensor([[319.5, 239.5], [0.0, 0.0], [639.0, 100.0]])
+    turn = view_rotation(pixels, K.expand(3, 3, 3))
+    axis = torch.tensor([0.0, 0.0, 1.0])
+    seen = project((turn @ axis)[:, None], K.expand(3, 3, 3))[:, 0]
+    torch.testing.assert_close(seen, pixels, atol=1e-2, rtol=0)
+    torch.testing.assert_close(turn @ turn.mT, torch.eye(3).expand(3, 3, 3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(turn[0], torch.eye(3))
+    cosine = (turn @ axis)[:, 2]  # the turn is the shortest: its angle is the ray's to the axis
+    torch.testing.assert_close((turn.diagonal(dim1=-1, dim2=-2).sum(-1) - 1) / 2, cosine)

@@ -1,5 +1,6 @@
 """The image transformer: a picture in, a row of feature tokens out. timm builds it; ViTPose's quirks come on top."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -8,6 +9,7 @@ import timm
 from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 NORM_EPS = 1e-6  # the decoder's is torch's default, 1e-5
 
@@ -58,15 +60,26 @@ class Backbone(nn.Module):
             initialise: False leaves the weights arbitrary, for a caller who overwrites them all.
         """
         super().__init__()
-        if config.timm_name is None:
-            self.vit = _vitpose(config, height_px, width_px, any_size=any_size, initialise=initialise)
-        else:
-            self.vit = _timm_vit(config, height_px, width_px, any_size=any_size)
+        with nullcontext() if initialise else _Uninitialised():
+            if config.timm_name is None:
+                self.vit = _vitpose(config, height_px, width_px, any_size=any_size, initialise=initialise)
+            else:
+                self.vit = _timm_vit(config, height_px, width_px, any_size=any_size)
         self.dim = int(self.vit.num_features)
 
     def forward(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N P C"]:
         """Return the feature tokens of each picture, normalised by the last LayerNorm."""
         return self.vit.forward_features(images)[:, self.vit.num_prefix_tokens :]
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Makes torch.nn.init do nothing: a ViT-H that is overwritten anyway need not be drawn first."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _vitpose(

@@ -110,7 +110,7 @@ def _family(hand_model_name: str) -> str:
 
 def _load_own(path: Path) -> tuple[Haptic, CheckpointInfo]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         unsafe = str(error).partition("GLOBAL ")[2].split(" ")[0] or "something that is not plain data"
         raise ValueError(f"{path}: the checkpoint names {unsafe}; nothing in it was run, and it is refused") from None

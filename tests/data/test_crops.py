@@ -1,3 +1,5 @@
+"""Pixels that become network input."""
+
 import cv2
 import numpy as np
 import pytest

@@ -1,3 +1,5 @@
+"""Boxes about hands."""
+
 from pathlib import Path
 
 import numpy as np

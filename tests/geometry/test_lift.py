@@ -1,3 +1,5 @@
+"""From the network's answer to a place in the camera."""
+
 from pathlib import Path
 
 import numpy as np

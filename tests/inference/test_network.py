@@ -1,3 +1,5 @@
+"""The network run over a video."""
+
 from collections import Counter
 from dataclasses import fields, replace
 

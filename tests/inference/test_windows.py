@@ -1,3 +1,5 @@
+"""Windows and their stitching."""
+
 import itertools
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""A network small enough to run in a moment."""
+
 import pytest
 import torch
 

@@ -1,3 +1,5 @@
+"""Checkpoints: ours, official ones, hostile ones, and the hand they belong to."""
+
 import io
 import os
 import pickle

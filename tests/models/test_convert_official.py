@@ -1,3 +1,5 @@
+"""The converter of official weights, as a user runs it."""
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""The network: the official numbers, the ablations, what it refuses."""
+
 from dataclasses import fields
 
 import numpy as np

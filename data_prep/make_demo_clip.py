@@ -25,7 +25,7 @@ from haptic.data.synthetic.scene import (
     scene_trajectories,
 )
 from haptic.export.npz import write_npz
-from haptic.files import CLONE_ASSETS, atomic_path
+from haptic.files import CLONE_ASSETS, atomic_path, atomic_write
 from haptic.geometry.cameras import intrinsics
 from haptic.hand.anatomy import REST_ANGLES
 from haptic.hand.model import HandModel, load_hand_model
@@ -135,6 +135,19 @@ def demo_truth(scene: SyntheticScene, model: HandModel) -> Reconstruction:
     )
 
 
+def write_truth(path: Path, renderer: SceneRenderer, model: HandModel) -> None:
+    """Write the truth; beyond the schema it says which joints are seen: `<hand>/joints_visible` (T, 21)."""
+    scene = renderer.scene
+    write_npz(path, demo_truth(scene, model), model)
+    with np.load(path, allow_pickle=False) as written:
+        arrays = dict(written)
+    visible = [renderer.joints_visible(index) for index in range(scene.config.num_frames)]
+    for name in scene.hand_names:
+        arrays[f"{name}/joints_visible"] = np.stack([joints[name] for joints in visible])
+    with atomic_write(path) as file:
+        np.savez_compressed(file, **arrays)
+
+
 def _motion(keys: tuple, *, is_right: bool) -> HandMotion:
     gestures, wrists, supination, flexion, deviation = zip(*keys, strict=True)
     return HandMotion(
@@ -188,7 +201,7 @@ def main() -> None:
     scene = demo_scene()
     renderer = SceneRenderer(scene, model, RenderConfig(edge_samples=3, shadow_rays=12))
     write_video(out / "two_hands.mp4", renderer, NUM_FRAMES)
-    write_npz(out / "two_hands_truth.npz", demo_truth(scene, model), model)
+    write_truth(out / "two_hands_truth.npz", renderer, model)
     for name in ("two_hands.mp4", "two_hands_truth.npz"):
         print(f"{out / name}: {(out / name).stat().st_size / 1e3:.0f} kB")
 

@@ -270,12 +270,11 @@ def _is_possible(scene: SyntheticScene, model: HandModel) -> bool:
     """Say whether the hands keep clear of each other, the desk and the face, and are seen most of the time."""
     time_s = scene.frame_time_s
     T_body_cam = camera_T_body_cam(scene, time_s)
-    K = torch.from_numpy(scene.camera.K).float()
     size = torch.tensor([scene.config.width_px, scene.config.height_px])
     earlier: list[Tensor] = []
     for trajectory in scene_trajectories(scene, model).values():
         joints_cam = trajectory_joints(model, trajectory)
-        joints_img = project(joints_cam, K)
+        joints_img = project(joints_cam, trajectory.camera.K)
         is_inside = ((joints_img >= 0) & (joints_img < size)).all(-1) & (joints_cam[..., 2] > MIN_HAND_DEPTH_M)
         joints_body = apply_transform(T_body_cam, joints_cam)
         if is_inside.float().mean() < MIN_SHARE_SEEN or joints_body[..., 2].min() < CHEST_Z_M:

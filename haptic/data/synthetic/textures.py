@@ -15,7 +15,7 @@ SKIN_ORIGIN_M = (-0.13, -0.12)  # rest x and z of the skin pictures' first texel
 SKIN_SIZE_M = (0.75, 0.24)
 # Linear RGB of skin from the lightest to the darkest, the values of common sRGB skin swatches.
 SKIN_TONES = ((0.83, 0.58, 0.45), (0.70, 0.40, 0.26), (0.47, 0.23, 0.125), (0.25, 0.105, 0.05), (0.10, 0.042, 0.022))
-WRIST_X_M = 0.11  # in the rest pose
+BONE_MARGIN_M = 0.025  # beyond it a bone paints nothing
 WRINKLE_PITCH_M = 0.0018
 REMAP_COLUMNS = 1024  # cv2.remap takes no side above 32767
 
@@ -75,9 +75,8 @@ def paint_skin(model: HandModel, *, skin: float, redness: float, rng: np.random.
         blood = (0.25 + 0.75 * redness) * (0.5 + 0.5 * mottle)
         blood = blood * (0.5 if is_palm else 0.25)
         dark = 0.05 * mottle + 0.05 * fine
-        on_hand = np.s_[:, : round((WRIST_X_M - SKIN_ORIGIN_M[0]) / SKIN_TEXEL_M)]
         for chain, tip in zip(chain_joints, tips, strict=True):
-            dark[on_hand], blood[on_hand] = _paint_finger(dark[on_hand], blood[on_hand], chain, tip, is_palm=is_palm)
+            _paint_finger(dark, blood, chain, tip, is_palm=is_palm)
         if is_palm:
             dark = dark + 0.3 * _palm_lines(height, width, chain_joints)
         picture = tone * np.exp(-dark[..., None] * np.array([0.75, 1.0, 1.1]))
@@ -189,38 +188,48 @@ def _texels(points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 2"]:
     return (points[..., [0, 2]] - np.array(SKIN_ORIGIN_M)) / SKIN_TEXEL_M - 0.5
 
 
-def _along(shape: tuple[int, int], start: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return, per texel, the way along and beside the line from start to end in metres, and the line's length."""
-    columns, rows = np.meshgrid(np.arange(shape[1]), np.arange(shape[0]))
-    (x0, y0), (x1, y1) = _texels(start), _texels(end)
-    length = float(np.hypot(x1 - x0, y1 - y0))
-    ux, uy = (x1 - x0) / length, (y1 - y0) / length
-    along = (columns - x0) * ux + (rows - y0) * uy
-    beside = -(columns - x0) * uy + (rows - y0) * ux
-    return along * SKIN_TEXEL_M, beside * SKIN_TEXEL_M, length * SKIN_TEXEL_M
+@dataclass(frozen=True)
+class _Bone:
+    """The part of a skin picture about a bone: its window, and each texel's way along and beside the bone in metres."""
+
+    window: tuple[slice, slice]
+    along: Float[np.ndarray, "_h _w"]
+    beside: Float[np.ndarray, "_h _w"]
+    length: float
 
 
-def _paint_finger(
-    dark: np.ndarray, blood: np.ndarray, chain: np.ndarray, tip: np.ndarray, *, is_palm: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Add a finger's creases (palm), or knuckles and their wrinkles (back), and its blood-filled tip."""
-    bones = [(chain[0], chain[1]), (chain[1], chain[2]), (chain[2], tip)]
-    for joint, (start, end) in enumerate(bones):
-        along, beside, length = _along(dark.shape, start, end)
-        near = np.exp(-((beside / 0.009) ** 4))
+def _bone(shape: tuple[int, ...], start: np.ndarray, end: np.ndarray) -> _Bone:
+    ends = _texels(np.stack([start, end]))
+    margin = BONE_MARGIN_M / SKIN_TEXEL_M
+    left, top = np.clip(np.floor(ends.min(axis=0) - margin), 0, [shape[1], shape[0]]).astype(int)
+    right, bottom = np.clip(np.ceil(ends.max(axis=0) + margin), 0, [shape[1], shape[0]]).astype(int)
+    columns, rows = np.meshgrid(
+        np.arange(left, right, dtype=np.float32) - ends[0, 0], np.arange(top, bottom, dtype=np.float32) - ends[0, 1]
+    )
+    length = float(np.linalg.norm(ends[1] - ends[0]))
+    ux, uy = (ends[1] - ends[0]) / length
+    along, beside = columns * ux + rows * uy, rows * ux - columns * uy
+    return _Bone(np.s_[top:bottom, left:right], along * SKIN_TEXEL_M, beside * SKIN_TEXEL_M, length * SKIN_TEXEL_M)
+
+
+def _paint_finger(dark: np.ndarray, blood: np.ndarray, chain: np.ndarray, tip: np.ndarray, *, is_palm: bool) -> None:
+    """Add, in place, a finger's creases (palm), or knuckles and their wrinkles (back), and its blood-filled tip."""
+    for joint, (start, end) in enumerate([(chain[0], chain[1]), (chain[1], chain[2]), (chain[2], tip)]):
+        bone = _bone(dark.shape, start, end)
+        near = np.exp(-((bone.beside / 0.009) ** 4))
         if is_palm:
             crease_at = 0.019 if joint == 0 else 0.0  # the web covers the first bone's base
-            curved = along - crease_at + 6 * beside**2
-            dark = dark + 0.55 * near * np.exp(-((curved / 0.0007) ** 2))
-            dark = dark + 0.12 * near * np.exp(-((curved / 0.003) ** 2))
+            curved = bone.along - crease_at + 6 * bone.beside**2
+            dark[bone.window] += near * (
+                0.55 * np.exp(-((curved / 0.0007) ** 2)) + 0.12 * np.exp(-((curved / 0.003) ** 2))
+            )
         else:
-            knuckle = near * np.exp(-(((along + 0.001) / (0.009 if joint == 0 else 0.006)) ** 2))
-            lines = 0.5 + 0.5 * np.cos(2 * np.pi * (along + 4 * beside**2) / WRINKLE_PITCH_M)
-            dark = dark + knuckle * (0.10 + (0.06 if joint == 0 else 0.16) * lines)
-            blood = blood + 0.45 * knuckle
+            knuckle = near * np.exp(-(((bone.along + 0.001) / (0.009 if joint == 0 else 0.006)) ** 2))
+            lines = 0.5 + 0.5 * np.cos(2 * np.pi * (bone.along + 4 * bone.beside**2) / WRINKLE_PITCH_M)
+            dark[bone.window] += knuckle * (0.10 + (0.06 if joint == 0 else 0.16) * lines)
+            blood[bone.window] += 0.45 * knuckle
         if joint == 2:
-            blood = blood + 0.6 * near * np.clip((along - 0.2 * length) / (0.6 * length), 0, 1)
-    return dark, blood
+            blood[bone.window] += 0.6 * near * np.clip((bone.along - 0.2 * bone.length) / (0.6 * bone.length), 0, 1)
 
 
 def _palm_lines(height: int, width: int, chains: np.ndarray) -> np.ndarray:
@@ -266,16 +275,15 @@ def _paint_nails(picture: np.ndarray, chains: np.ndarray, tone: np.ndarray) -> n
     """
     for chain in chains[1:]:
         beyond = chain[2] + (chain[2] - chain[1]) / np.linalg.norm(chain[2] - chain[1]) * 0.022
-        along, beside, length = _along(picture.shape[:2], chain[2], beyond)
-        middle, half_length, half_width = 0.70 * length, 0.30 * length, 0.0052
-        distance = (((along - middle) / half_length) ** 4 + (beside / half_width) ** 4) ** 0.25
+        bone = _bone(picture.shape, chain[2], beyond)
+        middle, half_length, half_width = 0.70 * bone.length, 0.30 * bone.length, 0.0052
+        distance = (((bone.along - middle) / half_length) ** 4 + (bone.beside / half_width) ** 4) ** 0.25
         plate = np.clip((1 - distance) * 8, 0, 1)[..., None]
         rim = np.exp(-(((distance - 1) / 0.12) ** 2))[..., None]
-        free = np.clip((along - middle - 0.72 * half_length) / (0.15 * half_length), 0, 1)[..., None]
+        free = np.clip((bone.along - middle - 0.72 * half_length) / (0.15 * half_length), 0, 1)[..., None]
         nail = tone * np.array([1.05, 0.86, 0.88]) * 0.6 + np.array([0.62, 0.42, 0.38]) * 0.4
         nail = (1 - 0.5 * free) * nail + 0.5 * free * np.array([0.72, 0.64, 0.55])
-        picture = picture * (1 - 0.2 * rim)
-        picture = (1 - plate) * picture + plate * nail
+        picture[bone.window] = (1 - plate) * picture[bone.window] * (1 - 0.2 * rim) + plate * nail
     return picture
 
 

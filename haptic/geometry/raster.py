@@ -143,12 +143,12 @@ def render(
     height: int,
     shade: Callable[[RayHits], Float[np.ndarray, "N C"]],
     edge_samples: int = 4,
-    depth_jump: float = 0.02,
+    depth_jump: float = 0.01,
 ) -> Float[np.ndarray, "H W D"]:
     """Return the picture with D = C + 1 channels: what `shade` says of the hits, and how much of the pixel is covered.
 
-    Pixels at a silhouette, seen by a neighbour that misses or whose depth differs by the share `depth_jump`, are
-    averaged over `edge_samples` squared rays (1: no anti-aliasing). The colours are already multiplied by the coverage:
+    Pixels at a silhouette, beside which rays miss or the depth breaks off by the share `depth_jump`, are averaged over
+    `edge_samples` squared rays (1: no anti-aliasing). The colours are already multiplied by the coverage:
     picture = render[..., :C] + (1 - render[..., C:]) * background. `shade` is given hits only, as a flat list.
     """
     hits = raycast_scene(scene, K, x0=x0, y0=y0, width=width, height=height)
@@ -172,19 +172,21 @@ def render(
     return picture.reshape(height, width, -1)
 
 
-def silhouette(hits: RayHits, *, depth_jump: float = 0.02) -> Bool[np.ndarray, "H W"]:
-    """Return the pixels beside which the depth jumps by more than this share of itself, or a ray misses."""
-    finite = np.where(hits.is_hit, hits.depth, np.float32(1e9))
-    edge = np.zeros(finite.shape, bool)
-    for axis in (0, 1):
-        first, second = (finite[:-1], finite[1:]) if axis == 0 else (finite[:, :-1], finite[:, 1:])
-        jumps = np.abs(second - first) > depth_jump * np.minimum(first, second)
-        if axis == 0:
-            edge[:-1] |= jumps
-            edge[1:] |= jumps
-        else:
-            edge[:, :-1] |= jumps
-            edge[:, 1:] |= jumps
+def silhouette(hits: RayHits, *, depth_jump: float = 0.01) -> Bool[np.ndarray, "H W"]:
+    """Return the pixels beside which the surface breaks off: by more than this share of its depth, or into nothing.
+
+    Inverse depth is linear over the image of a plane, so its second difference is zero even where a plane is seen at a
+    grazing angle and its depth changes fast.
+    """
+    depth = np.where(hits.is_hit, hits.depth, np.float32(1e9))
+    nearness = 1 / depth
+    edge = np.zeros(depth.shape, bool)
+    for left, middle, right in (
+        (np.s_[:-2], np.s_[1:-1], np.s_[2:]),
+        (np.s_[:, :-2], np.s_[:, 1:-1], np.s_[:, 2:]),
+    ):
+        bend = np.abs(nearness[left] - 2 * nearness[middle] + nearness[right])
+        edge[middle] |= bend > depth_jump * nearness[middle]
     return edge
 
 

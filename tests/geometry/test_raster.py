@@ -11,6 +11,7 @@ from haptic.geometry.raster import (
     pixel_rays,
     raycast,
     render,
+    silhouette,
     vertex_normals,
 )
 
@@ -152,6 +153,31 @@ def test_coverage_of_anti_aliased_edges_sums_to_the_area():
     assert smooth[9, 9, 3] == 1
     # the left side at x = 4.1 leaves pixel 4 (3.5 .. 4.5) four tenths covered
     assert smooth[9, 4, 3] == pytest.approx(0.4, abs=0.13)
+
+
+def test_a_plane_seen_at_a_grazing_angle_has_no_silhouette_and_a_step_has_one():
+    camera = np.array([[60.0, 0.0, 20.0], [0.0, 60.0, 0.0], [0.0, 0.0, 1.0]])
+    floor = np.array([[-50.0, 0.3, 0.5], [50, 0.3, 0.5], [50, 0.3, 50], [-50, 0.3, 50]])
+    plane = raycast(floor, np.array([[0, 1, 2], [0, 2, 3]]), camera, x0=0, y0=2, width=40, height=30)
+    assert plane.is_hit.all()
+    assert plane.depth.max() > 10 * plane.depth.min()
+    assert not silhouette(plane).any()
+    step = np.array(
+        [
+            [-5.0, -5, 1.0],
+            [0.0, -5, 1.0],
+            [0, 5, 1],
+            [-5, 5, 1],
+            [0, -5, 1.05],
+            [5, -5, 1.05],
+            [5, 5, 1.05],
+            [0, 5, 1.05],
+        ]
+    )
+    faces = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
+    edge = silhouette(raycast(step, faces, camera, width=40, height=30))
+    assert set(np.unique(np.nonzero(edge)[1])) <= {19, 20, 21}
+    assert edge[10].sum() >= 2
 
 
 def test_nan_vertices_are_caught_before_embree_sees_them():

@@ -18,7 +18,7 @@ import json
 import re
 import tarfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -230,7 +230,7 @@ def labels_from_npz(data: bytes, *, where: str) -> StoredHand:
     except Exception as error:  # a damaged zip can raise anything
         raise ValueError(f"{where}: not a readable npz ({type(error).__name__}: {error})") from None
     _check_shapes(arrays, where=where)
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}
+    tensors = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
     params = HandParams(**{name: tensors.pop(name) for name in PARAM_NAMES})
     camera = Camera(**{name: tensors.pop(name) for name in CAMERA_NAMES})
     crop_scale, crop_offset_px = arrays["crop_scale"], arrays["crop_offset_px"]
@@ -481,12 +481,6 @@ def _check_rotations(rotation: np.ndarray, known: np.ndarray, *, name: str, wher
     off = np.abs(known_rotation @ np.swapaxes(known_rotation, -1, -2) - np.eye(3)).max(initial=0.0)
     if off > NOT_A_ROTATION or (np.linalg.det(known_rotation) < 0).any():
         raise ValueError(f"{where}: {name} is no rotation matrix (R R^T is off by {off:.2g}); was axis-angle written?")
-
-
-def select_frames(labels: HandLabels, places: Int[Tensor, " M"]) -> HandLabels:
-    """Return the labels of some frames, counted from the track's first."""
-    picked = {f.name: getattr(labels, f.name)[places] for f in fields(labels) if f.name != "is_right"}
-    return replace(labels, **picked)
 
 
 if __name__ == "__main__":

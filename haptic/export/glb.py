@@ -14,12 +14,12 @@ import numpy as np
 import torch
 
 import haptic
-from haptic.export.rig import BONE_NAMES, BONE_PARENTS, Rig, make_rig
+from haptic.export.rig import BONE_NAMES, BONE_PARENTS, Rig, make_rig, skin_error_mm
 from haptic.files import atomic_write
 from haptic.geometry.raster import vertex_normals
 from haptic.geometry.rotations import quat_from_rotation
 from haptic.hand.model import HandModel
-from haptic.hand.palette import hand_color
+from haptic.hand.palette import skin_color
 from haptic.records import Reconstruction, Trajectory
 
 FLIP = np.diag([1.0, -1.0, -1.0])  # our axes to glTF's; its own inverse
@@ -37,16 +37,16 @@ def write_glb(path: Path, result: Reconstruction, model: HandModel) -> float:
     """
     scene = _Scene(result)
     scene.add_camera()
-    skin_error_mm = 0.0
+    worst_mm = 0.0
     for name, trajectory in result.hands.items():
         if not len(trajectory.frame_index):
             continue
         rig = make_rig(model, trajectory)
         scene.add_hand(name, trajectory, rig)
-        skin_error_mm = max(skin_error_mm, rig.skin_error_mm)
+        worst_mm = max(worst_mm, skin_error_mm(model, trajectory, rig))
     with atomic_write(path) as file:
         file.write(scene.pack())
-    return skin_error_mm
+    return worst_mm
 
 
 @dataclass
@@ -132,7 +132,7 @@ class _Scene:
                 "name": name,
                 "doubleSided": True,  # the wrist is open: one can look inside
                 "pbrMetallicRoughness": {
-                    "baseColorFactor": [*_linear(hand_color(name)), 1.0],
+                    "baseColorFactor": [*_linear(skin_color(name)), 1.0],
                     "metallicFactor": 0.0,
                     "roughnessFactor": 0.65,
                 },

@@ -14,7 +14,7 @@ from haptic.export.rig import Rig, make_rig
 from haptic.files import atomic_write
 from haptic.geometry.rotations import quat_from_rotation
 from haptic.hand.model import HandModel
-from haptic.hand.palette import hand_color
+from haptic.hand.palette import skin_color
 from haptic.records import Reconstruction, Trajectory
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class _HandFilm:
         num_bones = rig.T_world_bone.shape[1]
         weights = np.zeros((len(rig.rest_verts), num_bones), np.float32)
         np.add.at(weights, (np.arange(len(rig.rest_verts))[:, None], rig.skin_bones), rig.skin_weights)
-        self.color = np.array(hand_color(name))
+        self.color = np.array(skin_color(name))
         self.observed = trajectory.observed.numpy()
         self.time_s = trajectory.time_s.numpy()
         self.row_of_frame = {int(frame): row for row, frame in enumerate(trajectory.frame_index)}

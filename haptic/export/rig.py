@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from haptic.geometry.transforms import apply_transform
 from haptic.hand.joints import JOINT_NAMES, MANO_NAMES, MANO_PARENTS, PARENTS_21
 from haptic.hand.mirror import mirror_params, mirror_points, mirror_transform
 from haptic.hand.model import HandModel, trajectory_faces, trajectory_mesh
@@ -31,11 +32,10 @@ class Rig:
     skin_bones: Int[np.ndarray, "V 4"]
     skin_weights: Float[np.ndarray, "V 4"]
     T_world_bone: Float[np.ndarray, "T 16 4 4"]
-    skin_error_mm: float
 
 
 def make_rig(model: HandModel, trajectory: Trajectory) -> Rig:
-    """Return the hand as a skin. `skin_error_mm` is how far it strays from the model's own mesh, at most."""
+    """Return the hand as a skin that moves."""
     assert len(trajectory.frame_index) > 0, "a hand without frames has no rig"
     is_right = bool(trajectory.is_right)
     with torch.no_grad():
@@ -51,19 +51,28 @@ def make_rig(model: HandModel, trajectory: Trajectory) -> Rig:
             T_cam_bone = mirror_transform(T_cam_bone)
         T_world_bone = trajectory.camera.T_world_cam[:, None].to(T_cam_bone) @ T_cam_bone
     skin_bones, skin_weights = strongest_bones(model.weights.cpu().numpy())
-    rest = rest_verts.cpu().numpy()
-    bones = rest_bones.cpu().numpy()
     return Rig(
-        rest_verts=rest,
+        rest_verts=rest_verts.cpu().numpy(),
         faces=trajectory_faces(model, trajectory).cpu().numpy(),
-        rest_bones=bones,
+        rest_bones=rest_bones.cpu().numpy(),
         skin_bones=skin_bones,
         skin_weights=skin_weights,
         T_world_bone=T_world_bone.cpu().numpy(),
-        skin_error_mm=_skin_error_mm(
-            model, trajectory, T_cam_bone.cpu().numpy(), rest, bones, skin_bones, skin_weights
-        ),
     )
+
+
+def skin_error_mm(model: HandModel, trajectory: Trajectory, rig: Rig) -> float:
+    """Return how far the skin strays from the model's own mesh, at most over all vertices and frames."""
+    worst_m = 0.0
+    for start in range(0, len(rig.T_world_bone), CHUNK_FRAMES):
+        frames = torch.arange(start, min(start + CHUNK_FRAMES, len(rig.T_world_bone)))
+        piece = trajectory[frames]
+        with torch.no_grad():
+            verts_cam = trajectory_mesh(model, piece).verts
+            verts_world = apply_transform(piece.camera.T_world_cam.to(verts_cam), verts_cam).cpu().numpy()
+        skinned = skin(rig, rig.T_world_bone[frames.numpy()])
+        worst_m = max(worst_m, float(np.linalg.norm(skinned - verts_world, axis=-1).max()))
+    return 1000 * worst_m
 
 
 def strongest_bones(weights: Float[np.ndarray, "V B"]) -> tuple[Int[np.ndarray, "V 4"], Float[np.ndarray, "V 4"]]:
@@ -74,38 +83,13 @@ def strongest_bones(weights: Float[np.ndarray, "V B"]) -> tuple[Int[np.ndarray, 
     return np.where(shares > 0, bones, 0), shares
 
 
-def skin(
-    rest_verts: Float[np.ndarray, "V 3"],
-    rest_bones: Float[np.ndarray, "B 3"],
-    skin_bones: Int[np.ndarray, "V 4"],
-    skin_weights: Float[np.ndarray, "V 4"],
-    T_frame_bone: Float[np.ndarray, "T 16 4 4"],
-) -> Float[np.ndarray, "T V 3"]:
-    """Return the skin as its bones carry it (linear blend skinning)."""
+def skin(rig: Rig, T_frame_bone: Float[np.ndarray, "T 16 4 4"]) -> Float[np.ndarray, "T V 3"]:
+    """Return the skin as its bones carry it (linear blend skinning), in the frame of the bones' places."""
     num_bones = T_frame_bone.shape[1]
-    weights = np.zeros((len(rest_verts), num_bones), np.float32)
-    np.add.at(weights, (np.arange(len(rest_verts))[:, None], skin_bones), skin_weights)
+    weights = np.zeros((len(rig.rest_verts), num_bones), np.float32)
+    np.add.at(weights, (np.arange(len(rig.rest_verts))[:, None], rig.skin_bones), rig.skin_weights)
     rotation = T_frame_bone[..., :3, :3]
-    offset = T_frame_bone[..., :3, 3] - np.einsum("tbij,bj->tbi", rotation, rest_bones[:num_bones])
+    offset = T_frame_bone[..., :3, 3] - np.einsum("tbij,bj->tbi", rotation, rig.rest_bones[:num_bones])
     blended = weights @ np.concatenate([rotation, offset[..., None]], axis=-1).reshape(-1, num_bones, 12)
-    blended = blended.reshape(-1, len(rest_verts), 3, 4)
-    return (blended[..., :3] @ rest_verts[None, :, :, None])[..., 0] + blended[..., 3]
-
-
-def _skin_error_mm(
-    model: HandModel,
-    trajectory: Trajectory,
-    T_cam_bone: np.ndarray,
-    rest_verts: np.ndarray,
-    rest_bones: np.ndarray,
-    skin_bones: np.ndarray,
-    skin_weights: np.ndarray,
-) -> float:
-    worst_m = 0.0
-    for start in range(0, len(T_cam_bone), CHUNK_FRAMES):
-        frames = torch.arange(start, min(start + CHUNK_FRAMES, len(T_cam_bone)))
-        with torch.no_grad():
-            mesh = trajectory_mesh(model, trajectory[frames]).verts.cpu().numpy()
-        skinned = skin(rest_verts, rest_bones, skin_bones, skin_weights, T_cam_bone[frames.numpy()])
-        worst_m = max(worst_m, float(np.linalg.norm(skinned - mesh, axis=-1).max()))
-    return 1000 * worst_m
+    blended = blended.reshape(-1, len(rig.rest_verts), 3, 4)
+    return np.einsum("tvab,vb->tva", blended[..., :3], rig.rest_verts) + blended[..., 3]

@@ -124,7 +124,7 @@ class OverlayPainter:
     def _label(
         self, picture: np.ndarray, hand: "_HandFrames", row: int, K: np.ndarray, taken: list[tuple[int, int, int, int]]
     ) -> None:
-        """Write name, state and confidence below the hand, clear of other labels and inside the picture."""
+        """Write name, state and confidence below the hand, above it where there is no room; clear of other labels."""
         joints = hand.joints_cam[row]
         if joints[:, 2].min() <= 0:
             return
@@ -135,7 +135,9 @@ class OverlayPainter:
         text_width, text_height = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, self.text_scale, 1)[0]
         width, height = text_width + 10, text_height + 15
         x = int(np.clip(pixels[:, 0].mean() - width / 2, 2, max(2, picture.shape[1] - width - 2)))
-        y = int(np.clip(pixels[:, 1].max() + 10, 2, max(2, picture.shape[0] - height - 2)))
+        lowest_y = picture.shape[0] - height - 2
+        below, above = pixels[:, 1].max() + 10, pixels[:, 1].min() - height - 10
+        y = int(np.clip(below if below <= lowest_y else above, 2, max(2, lowest_y)))
         for other_x, other_y, other_width, other_height in taken:
             if abs(other_x + other_width / 2 - x - width / 2) < (width + other_width) / 2 and abs(y - other_y) < height:
                 y = other_y - height - 2 if other_y > height + 2 else other_y + other_height + 2

@@ -160,8 +160,8 @@ class SideView:
     def _point_at_camera(self, picture: np.ndarray, place: np.ndarray) -> None:
         distance_m = float(np.hypot(place[2] - self.middle[0], place[1] - self.middle[1]))
         row = self.height // 2
-        cv2.arrowedLine(picture, (44, row), (10, row), INK, 1, cv2.LINE_AA, tipLength=0.3)
-        self._write(picture, f"camera {distance_m:.1f} m", (10, row + 6 + self._line_px()), INK)
+        cv2.arrowedLine(picture, (86, row), (52, row), INK, 1, cv2.LINE_AA, tipLength=0.3)
+        self._write(picture, f"camera {distance_m:.1f} m", (52, row + 6 + self._line_px()), INK)
 
     def _line_px(self) -> int:
         return round(22 * self.text_scale)

@@ -22,7 +22,7 @@ from haptic.records import HandParams, Record
 
 MEASURED = "openhand/hand_landmarker_offsets.npz"
 LandmarkKind = Literal["mediapipe", "joints"]
-# Labels of a person, or a network trained on them: a quarter finger's breadth, growing nowhere.
+# Of labels, or of a network trained on them, as a share of the box: a few pixels on a hand of two hundred.
 JOINT_SPREAD = 0.02
 
 # Per landmark in OpenPose order, MANO's joint at the beginning of its bone; a fingertip belongs to the last bone.

@@ -7,14 +7,14 @@ from torch import Tensor
 from haptic.geometry.rotations import aa_from_rotation
 
 
-def acceleration(points: Float[Tensor, "T *rest"], time_s: Float[Tensor, " T"]) -> Float[Tensor, "T_minus_2 *rest"]:
+def acceleration(points: Float[Tensor, " T *rest"], time_s: Float[Tensor, " T"]) -> Float[Tensor, " T_minus_2 *rest"]:
     """Return m/s^2 (if points are in metres) at frames 1 ... T-2; exact for quadratics at any spacing."""
     step_s, reach_s = time_s.diff(), time_s[2:] - time_s[:-2]
     velocity = points.diff(dim=0) / _as_column(step_s, points)
     return velocity.diff(dim=0) / _as_column(reach_s / 2, points)
 
 
-def jerk(points: Float[Tensor, "T *rest"], time_s: Float[Tensor, " T"]) -> Float[Tensor, "T_minus_3 *rest"]:
+def jerk(points: Float[Tensor, " T *rest"], time_s: Float[Tensor, " T"]) -> Float[Tensor, " T_minus_3 *rest"]:
     """Return m/s^3 between frames 1-2 ... (T-3)-(T-2); exact for cubics at any spacing."""
     reach_s = time_s[3:] - time_s[:-3]
     return acceleration(points, time_s).diff(dim=0) / _as_column(reach_s / 3, points)

@@ -129,5 +129,5 @@ def _refuse_left(arrays: dict[str, np.ndarray], path: Path) -> None:
     middle_knuckle, wrist = joints[4], joints[0]
     if middle_knuckle[0] - wrist[0] > 0.02:
         raise ValueError(
-            f"{path}: the fingers point to +x, so this is a left hand; give MANO_RIGHT (left hands are mirrored from it)"
+            f"{path}: the fingers point to +x, so this is a left hand; give MANO_RIGHT (left ones are mirrored from it)"
         )

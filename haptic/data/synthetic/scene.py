@@ -241,8 +241,8 @@ def camera_T_body_cam(scene: SyntheticScene, time_s: Float[np.ndarray, " T"]) ->
 
 
 def spline(
-    values: Float[np.ndarray, "N *rest"], time_s: Float[np.ndarray, " T"], duration_s: float
-) -> Float[Tensor, "T *rest"]:
+    values: Float[np.ndarray, " N *rest"], time_s: Float[np.ndarray, " T"], duration_s: float
+) -> Float[Tensor, " T *rest"]:
     """Return the clamped cubic B-spline with these control values: it starts at the first and ends at the last."""
     degree = min(3, len(values) - 1)
     inner = np.linspace(0, duration_s, len(values) - degree + 1)

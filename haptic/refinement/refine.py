@@ -14,7 +14,7 @@ from haptic.records import HandParams, HandTrack, Trajectory
 from haptic.refinement.objective import Objective
 from haptic.refinement.observations import as_right_hand, in_double, observe
 from haptic.refinement.report import RefinementReport, StageReport, measure_quality
-from haptic.refinement.solver import minimise, one_thread
+from haptic.refinement.solver import minimise
 from haptic.refinement.stages import RefinementConfig
 from haptic.refinement.variables import Variables
 
@@ -50,8 +50,7 @@ def refine(
     for group in _groups([len(track.time_s) for track in tracks]):
         started = time.perf_counter()
         pairs = [as_right_hand(in_double(trajectories[number]), in_double(tracks[number])) for number in group]
-        with one_thread():
-            solved, stages = _solve(solver_model, pairs, config, landmark_model, on_stage)
+        solved, stages = _solve(solver_model, pairs, config, landmark_model, on_stage)
         seconds = time.perf_counter() - started
         for row, number in enumerate(group):
             before = trajectories[number]

@@ -15,6 +15,8 @@ from haptic.hand.reprojection import NEAR_SHARE, measure_reprojection
 from haptic.records import HandTrack, Trajectory
 from haptic.refinement.observations import as_right_hand, in_double
 
+NOTABLE_EXCESS_DEG = 0.5  # a soft limit that is leant on gives way by less
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -25,7 +27,7 @@ class Quality:
     within_tenth_share: float  # share of the joints that lie within a tenth of the box
     jerk_m_s3: float  # mean over joints and frames, in the world
     limit_excess_deg: float  # mean over the angles of the finger joints
-    limit_excess_share: float  # share of those angles that are beyond their range
+    limit_excess_share: float  # share of those angles that are beyond their range by `NOTABLE_EXCESS_DEG` or more
 
 
 @dataclass(frozen=True)
@@ -71,12 +73,12 @@ def measure_quality(
         error_px, share = torch.zeros(1), torch.zeros(1)
     joints_world = apply_transform(camera.T_world_cam, model.joints(params))
     jerk_m_s3 = jerk(joints_world, trajectory.time_s).norm(dim=-1) if len(track.time_s) > 3 else torch.zeros(1)
-    excess = limit_violation(params.hand_pose)
+    excess_deg = torch.rad2deg(limit_violation(params.hand_pose))
     return Quality(
         reprojection_px=float(error_px.median()),
         reprojection_box=float(share.median()),
         within_tenth_share=float((share <= NEAR_SHARE).double().mean()) if is_known.any() else 0.0,
         jerk_m_s3=float(jerk_m_s3.mean()),
-        limit_excess_deg=float(torch.rad2deg(excess).mean()),
-        limit_excess_share=float((excess > 0).double().mean()),
+        limit_excess_deg=float(excess_deg.mean()),
+        limit_excess_share=float((excess_deg >= NOTABLE_EXCESS_DEG).double().mean()),
     )

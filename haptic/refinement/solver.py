@@ -51,6 +51,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
+@one_thread()
 def minimise(objective: Objective, variables: Variables) -> Solution:
     """Lower the objective of every track until a step gains less than the stage's tolerance or steps run out."""
     stage = objective.stage
@@ -135,7 +136,7 @@ def eliminate(
     """
     size = blocks.own.shape[-1]
     diagonal = blocks.own.diagonal(dim1=-1, dim2=-2)
-    floor = 1e-9 * diagonal.amax(-1, keepdim=True)  # a number nothing speaks about stands still
+    floor = 1e-12 * diagonal.amax(-1, keepdim=True)  # a number nothing speaks about stands still
     damped = blocks.own + torch.diag_embed(damping[:, None, None] * diagonal + floor)
     tail = torch.cat([blocks.border, right[..., None]], dim=-1)
     ahead = torch.cat([blocks.next, blocks.after, tail], dim=-1)

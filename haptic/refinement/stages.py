@@ -17,9 +17,9 @@ class Weights:
 
     reprojection: float = 400.0  # (share of the hand's box)^2: a joint 5 % off costs one
     landmarks: float = 1000.0  # m^2, the detector's metric joints about their centre: 1 cm costs 0.1
-    acceleration: float = 0.01  # (m/s^2)^2 of every joint in the world: 10 m/s^2 costs one
+    acceleration: float = 0.003  # (m/s^2)^2 of every joint in the world: 18 m/s^2 costs one
     angular_acceleration: float = 1e-6  # (rad/s^2)^2 of every rotation
-    limits: float = 100.0  # rad^2 beyond the range of motion
+    limits: float = 1000.0  # rad^2 beyond the range of motion: a joint 2 degrees beyond costs one
     initial_pose: float = 0.1  # of each finger joint from its initial rotation; 2 rad^2 costs this
     initial_place: float = 0.0  # m^2 of the wrist from its initial place
     shape: float = 0.01  # standard deviations^2

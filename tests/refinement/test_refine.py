@@ -103,7 +103,7 @@ def test_frames_where_the_detector_saw_something_else_do_not_pull_the_hand(make_
     ((clean, _),) = refine(model, [scene.initial], [scene.track])
     ((misled, _),) = refine(model, [scene.initial], [track])
     away = (trajectory_joints(model, misled) - trajectory_joints(model, clean)).norm(dim=-1)
-    assert away.max() < 0.02  # a box and a half is 0.25 m
+    assert away.max() < 0.035  # a box and a half is 0.25 m; these frames are as if not seen
 
 
 def test_an_initial_estimate_that_followed_wrong_detections_is_pulled_back(make_scene: Callable, model: HandModel):
@@ -148,9 +148,9 @@ def test_jitter_in_depth_goes_and_a_real_approach_stays_without_lag(make_scene: 
     refined_depth = refined.params.transl[:, 2]
     swing = (refined_depth - refined_depth.mean()) / (depth - depth.mean()).std()
     assert 0.93 < swing.std() < 1.05
-    assert (jerk(refined_depth, time_s).abs().mean()) < 0.02 * jerk(
-        scene.initial.params.transl[:, 2], time_s
-    ).abs().mean()
+    initial_depth = scene.initial.params.transl[:, 2]
+    assert jerk(refined_depth, time_s).abs().mean() < 0.1 * jerk(initial_depth, time_s).abs().mean()
+    assert (refined_depth - depth).std() < 0.5 * (initial_depth - depth).std()
     lags = range(-4, 5)
     centred = (depth - depth.mean())[10:-10]
     match = [float((swing[10 + lag : 80 + lag] * centred).sum()) for lag in lags]

@@ -38,7 +38,7 @@ FOCAL_35MM = 29
 FOCAL_PX = FOCAL_35MM / float(np.hypot(36, 24)) * float(np.hypot(WIDTH_PX, HEIGHT_PX))  # 536.2
 # A person with slightly long, slender hands; standard deviations of the openhand's shapes.
 BETAS = (0.4, 0.5, -0.4, 0.2, 0.0, 0.3, 0.0, 0.0, 0.0, 0.0)
-CRF = "24"
+CRF = "17"
 
 # Fingers in degrees from straight: knuckle, middle joint, last joint for index, middle, little, ring finger, then how
 # far the fingers are spread (1: a wide fan); the thumb's base (flexion, abduction, twist), knuckle and last joint.
@@ -61,7 +61,7 @@ RIGHT = (
     (OPEN, (0.145, 0.195, 0.37), 110, -4, 0),
     (OPEN, (0.150, 0.200, 0.35), 146, 4, -2),
     (CUPPED, (0.150, 0.205, 0.37), 142, 8, -2),
-    (RELAXED, (0.140, 0.215, 0.43), 80, 0, 0),
+    (OPEN, (0.140, 0.215, 0.43), 52, -2, 0),
     (POINT, (0.125, 0.215, 0.50), 34, -8, 0),
     (POINT, (0.125, 0.215, 0.52), 26, -10, 0),
     (OPEN, (0.140, 0.225, 0.44), 20, -12, -2),
@@ -71,11 +71,11 @@ RIGHT = (
 LEFT = (
     (RELAXED, (0.150, 0.245, 0.39), 22, -10, 0),
     (RELAXED, (0.150, 0.240, 0.39), 22, -10, 0),
-    (OPEN, (0.150, 0.225, 0.37), 34, -12, -2),
-    (OPEN, (0.155, 0.205, 0.34), 136, -2, -2),
+    (OPEN, (0.150, 0.225, 0.37), 22, -14, -4),
+    (OPEN, (0.155, 0.205, 0.34), 146, -2, -2),
     (OPEN, (0.160, 0.200, 0.33), 156, 2, -2),
     (CUPPED, (0.155, 0.205, 0.34), 152, 4, 0),
-    (OPEN, (0.150, 0.215, 0.39), 50, -8, 0),
+    (OPEN, (0.150, 0.215, 0.39), 38, -8, -2),
     (RELAXED, (0.145, 0.225, 0.44), 18, -12, 0),
     (FIST, (0.145, 0.225, 0.46), 22, -14, 0),
     (FIST, (0.145, 0.225, 0.46), 22, -14, 0),

@@ -56,7 +56,7 @@ def make_room(
             things.append(_standing_box(x, z, desk_height_m, size, rng.uniform(0, np.pi), texture))
         else:
             things.append(_cylinder(x, z, desk_height_m, rng.uniform(0.03, 0.05), rng.uniform(0.08, 0.14), texture))
-    things.append(_ellipsoid((0, 0.52, -0.14), (0.20, 0.34, 0.12), shirt))
+    things.append(_ellipsoid((0, 0.52, -0.14), (0.21, 0.34, 0.12), shirt))
     if camera_distance_m > HEAD_SHOWS_BEYOND_M:
         skin = make_texture(np.ones((16, 16, 3)) * skin_color, 0.1)
         hair = make_texture(np.ones((16, 16, 3)) * np.array([0.05, 0.03, 0.02]) * rng.uniform(0.3, 6), 0.1)

@@ -23,7 +23,7 @@ from haptic.hand.mirror import mirror_params, mirror_points
 from haptic.hand.model import HandModel, trajectory_joints
 from haptic.records import Camera, HandParams, Trajectory
 
-SHOULDER_BODY = (0.17, 0.24, -0.04)
+SHOULDER_BODY = (0.12, 0.3, -0.13)
 MAX_DRAWS = 50
 CLEARANCE_M = 0.025  # between joints of two hands, and between a joint and the desk
 CHEST_Z_M = 0.12

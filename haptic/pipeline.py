@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -34,6 +34,7 @@ Init = Literal["keypoints", "network"]
 Refine = Literal["off", "fast"]
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Shows how far a stage is, and one-line notes."""
 

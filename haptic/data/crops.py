@@ -123,15 +123,20 @@ def _warp(image: np.ndarray, matrix: np.ndarray, side_px: int) -> np.ndarray:
     one = float(1 << COORDINATE_BITS)
     steps = np.arange(side_px, dtype=np.float64)
     half_subpixel = 1 << (COORDINATE_BITS - SUBPIXEL_BITS - 1)
-    coordinates = []
-    for row in inverse:
-        along_x = np.rint(row[0] * steps * one).astype(np.int64)
-        along_y = np.rint((row[1] * steps + row[2]) * one).astype(np.int64) + half_subpixel
-        coordinates.append((along_y[:, None] + along_x[None, :]) >> (COORDINATE_BITS - SUBPIXEL_BITS))
-    fixed = np.stack(coordinates, axis=-1)
-    whole = np.clip(fixed >> SUBPIXEL_BITS, INT16.min, INT16.max).astype(np.int16)
-    part = fixed & ((1 << SUBPIXEL_BITS) - 1)
-    table_index = (part[..., 1] * (1 << SUBPIXEL_BITS) + part[..., 0]).astype(np.uint16)
+    whole = np.empty((side_px, side_px, 2), np.int16)
+    parts = []
+    for axis, row in enumerate(inverse):
+        along_x = np.rint(row[0] * steps * one)
+        along_y = np.rint((row[1] * steps + row[2]) * one) + half_subpixel
+        # Beyond what 16 bits hold there is nothing but border; 32 bits are enough up to there.
+        low, high = (float(pick(along_x) + pick(along_y)) for pick in (np.min, np.max))
+        is_far = low < INT16.min * one or high > INT16.max * one
+        kind = np.int64 if is_far else np.int32
+        fixed = (along_y.astype(kind)[:, None] + along_x.astype(kind)[None, :]) >> (COORDINATE_BITS - SUBPIXEL_BITS)
+        pixels = fixed >> SUBPIXEL_BITS
+        whole[..., axis] = np.clip(pixels, INT16.min, INT16.max) if is_far else pixels
+        parts.append(fixed & ((1 << SUBPIXEL_BITS) - 1))
+    table_index = (parts[1] << SUBPIXEL_BITS | parts[0]).astype(np.uint16)
     return cv2.remap(
         np.ascontiguousarray(image),
         whole,

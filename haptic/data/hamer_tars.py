@@ -76,14 +76,14 @@ class HamerTrack:
         extension = next(extension for extension in IMAGE_EXTENSIONS if shard.has(key, extension))
         self._pixels = decode_image(shard.read(key, extension), where=shard.where(key, extension))
         self.height_px, self.width_px = self._pixels.shape[:2]
-        self._was_right = filtered.is_right
+        self.was_right = filtered.is_right
         labels = _labels_of(filtered, width_px=self.width_px, height_px=self.height_px)
         self.labels = right_hand_labels(labels, self.width_px)
 
     def window(self, places: Sequence[int]) -> Window:
         """Return the picture with its labels; the crop is cut from the same pixels as the full frame."""
         picture = whole_picture(self._pixels, self.width_px, self.height_px)
-        if not self._was_right:
+        if not self.was_right:
             picture = picture.mirrored(self.width_px)
         return Window(
             crops=(picture,) * len(places),
@@ -92,7 +92,7 @@ class HamerTrack:
             frame_time_s=np.zeros(len(places)),
             width_px=self.width_px,
             height_px=self.height_px,
-            was_right=self._was_right,
+            was_right=self.was_right,
             key=self.name,
         )
 

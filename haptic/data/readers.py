@@ -58,6 +58,7 @@ class Track(Protocol):
     labels: HandLabels  # of all its frames, as a right hand
     width_px: int
     height_px: int
+    was_right: bool
 
     def window(self, places: Sequence[int]) -> Window:
         """Return frames by their places in the track, decoded."""
@@ -132,6 +133,10 @@ class ShardSet:
         """What was left out when the set was listed, by shard and key."""
         return self._table.faults
 
+    def key(self, track: int) -> tuple[str, str]:
+        """Return the key of a track's clip, and its hand's name."""
+        return str(self._table.keys[track]), str(self._table.hands[track])
+
     def open(self, track: int) -> Track:
         """Return a track by number.
 
@@ -141,7 +146,7 @@ class ShardSet:
         if track in self._opened:
             self._opened.move_to_end(track)
             return self._opened[track]
-        key, hand = str(self._table.keys[track]), str(self._table.hands[track])
+        key, hand = self.key(track)
         try:
             opened = self._open(self.urls[self.shard_of[track]], key, hand)
         except ValueError as error:
@@ -229,6 +234,7 @@ class ClipTrack:
         where = shard.where(key, f"{hand}.npz")
         self._stored = labels_from_npz(shard.read(key, f"{hand}.npz"), where=where)
         self.width_px, self.height_px = self._info.width_px, self._info.height_px
+        self.was_right = bool(self._stored.labels.is_right)
         self.labels = right_hand_labels(self._stored.labels, self.width_px)
         self.name = f"{set_name}/{shard.name}/{key}/{hand}"
 
@@ -245,7 +251,6 @@ class ClipTrack:
 
     def _window(self, places: Sequence[int]) -> Window:
         shard = self._store.shard(self._url)  # it may have been closed since
-        was_right = bool(self._stored.labels.is_right)
         labels = select_places(self.labels, places)
         crops, frames = [], []
         for place, frame in zip(places, labels.frame_index.tolist(), strict=True):
@@ -256,7 +261,7 @@ class ClipTrack:
             extension = f"frame.{frame:04d}.jpg"
             pixels = decode_image(shard.read(self._key, extension), where=shard.where(self._key, extension))
             frames.append(whole_picture(pixels, self.width_px, self.height_px))
-        if not was_right:
+        if not self.was_right:
             crops = [crop.mirrored(self.width_px) for crop in crops]
             frames = [frame.mirrored(self.width_px) for frame in frames]
         fps = self._info.fps
@@ -267,7 +272,7 @@ class ClipTrack:
             frame_time_s=labels.frame_index.numpy() / fps if fps > 0 else np.zeros(len(places)),
             width_px=self.width_px,
             height_px=self.height_px,
-            was_right=was_right,
+            was_right=self.was_right,
             key=self.name,
         )
 

@@ -56,7 +56,7 @@ def mirror_points_img(points_img: Float[Tensor, "*batch 2"], width_px: int) -> F
 
 def mirror_image(image: np.ndarray) -> np.ndarray:
     """Flip an image (H, W, ...) left to right."""
-    if image.dtype == np.uint8 and image.size:
+    if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size:
         return cv2.flip(image, 1)  # thirty times as fast as numpy's copy
     return np.ascontiguousarray(image[:, ::-1])
 

@@ -18,6 +18,7 @@ from haptic.refinement.objective import NormalBlocks, Objective
 from haptic.refinement.variables import FRAME_SIZE, SHAPE_SIZE, Variables, blend
 
 INITIAL_DAMPING = 1e-3  # of the normal equations' diagonal
+HEAVY_DAMPING = 1e-2
 LARGEST_DAMPING = 1e6  # a track that cannot be improved with this is where it can get
 SMALLEST_DAMPING = 1e-7
 
@@ -68,8 +69,10 @@ def minimise(objective: Objective, variables: Variables) -> Solution:
         is_better = (trial_value < value) & ~is_done  # false for NaN too
         steps = steps + is_better
         gain = (value - trial_value) / value.clamp(min=torch.finfo(value.dtype).tiny)
+        # A small gain under heavy damping says that the step was held back, not that there is little to gain.
+        settled = is_better & (gain < stage.tolerance) & (damping <= HEAVY_DAMPING)
         damping = torch.where(is_better, (damping / 5).clamp(min=SMALLEST_DAMPING), damping * 6)
-        is_done = is_done | (is_better & (gain < stage.tolerance)) | (damping > LARGEST_DAMPING)
+        is_done = is_done | settled | (damping > LARGEST_DAMPING)
         if is_better.any():
             variables = blend(variables, trial, is_better)
             value = torch.where(is_better, trial_value, value)

@@ -22,7 +22,7 @@ class Weights:
     limits: float = 1000.0  # rad^2 beyond the range of motion: a joint 2 degrees beyond costs one
     initial_pose: float = 0.1  # of each finger joint from its initial rotation; 2 rad^2 costs this
     initial_place: float = 0.0  # m^2 of the wrist from its initial place
-    shape: float = 0.01  # standard deviations^2
+    shape: float = 0.03  # standard deviations^2
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -37,7 +37,7 @@ class StageConfig:
     name: str
     free: tuple[Block, ...]
     weights: Weights = field(default_factory=Weights)
-    robust_scale: float = 0.1  # share of the box beyond which a detected joint stops pulling
+    robust_scale: float = 0.2  # share of the box beyond which a detected joint stops pulling
     robust_scale_m: float = 0.03  # the same for the detector's metric joints
     max_steps: int = 15
     tolerance: float = 1e-3  # a track is done when a step lowers its objective by less than this share
@@ -59,9 +59,15 @@ class StageConfig:
 
 
 def fast_stages() -> tuple[StageConfig, ...]:
-    """Return the stages of `--refine fast`: bring the hand to its place, then move everything."""
+    """Return the stages of `--refine fast`.
+
+    First the hand as a whole follows a stiffer path, so that an estimate that followed a wrong detection comes off it;
+    then everything moves.
+    """
+    stiff = Weights(acceleration=0.05)
+    place: tuple[Block, ...] = ("transl", "global_orient")
     return (
-        StageConfig(name="place", free=("transl", "global_orient"), robust_scale=0.3, max_steps=8, tolerance=1e-2),
+        StageConfig(name="place", free=place, weights=stiff, robust_scale=0.3, max_steps=8, tolerance=1e-2),
         StageConfig(name="all", free=BLOCKS, max_steps=25),
     )
 

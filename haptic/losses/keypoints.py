@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from haptic.losses.reduce import weighted_mean
+from haptic.losses.reduce import Reduce, weighted_mean, weighted_sum
 from haptic.losses.robust import geman_mcclure
 
 
@@ -11,33 +11,64 @@ def keypoint_2d_loss(
     joints_crop: Float[Tensor, "*batch J 2"],
     target_crop: Float[Tensor, "*batch J 2"],
     weight: Float[Tensor, "*batch J"],
+    *,
+    reduce: Reduce = weighted_mean,
 ) -> Float[Tensor, ""]:
     """Mean L1 distance in the crop, [-0.5, 0.5] (HaMeR's)."""
-    return weighted_mean((joints_crop - target_crop).abs().sum(-1), weight)
+    return reduce((joints_crop - target_crop).abs().sum(-1), weight)
 
 
 def keypoint_3d_loss(
     joints: Float[Tensor, "*batch J 3"],
     target: Float[Tensor, "*batch J 3"],
     weight: Float[Tensor, "*batch J"],
+    *,
+    reduce: Reduce = weighted_mean,
 ) -> Float[Tensor, ""]:
     """Mean L1 distance in metres, each hand about its own wrist, joint 0 (HaMeR's)."""
     # A hand whose wrist is unlabelled has no origin to compare from.
     known = weight * (weight[..., :1] > 0)
-    about_wrist, target_about_wrist = joints - joints[..., :1, :], target - target[..., :1, :]
-    return weighted_mean((about_wrist - target_about_wrist).abs().sum(-1), known)
+    return reduce(_distance_3d(joints, target), known)
+
+
+def official_keypoint_3d_loss(
+    joints: Float[Tensor, "*batch J 3"], target: Float[Tensor, "*batch J 3"], weight: Float[Tensor, "*batch J"]
+) -> Float[Tensor, ""]:
+    """Do as HaMeR does: a sum, and whatever is stored for an unlabelled wrist is taken for its place."""
+    return weighted_sum(_distance_3d(joints, target), weight)
 
 
 def keypoint_4d_loss(
     joints_cam: Float[Tensor, "*batch T J 3"],
     target_cam: Float[Tensor, "*batch T J 3"],
     weight: Float[Tensor, "*batch T J"],
+    *,
+    reduce: Reduce = weighted_mean,
 ) -> Float[Tensor, ""]:
     """Mean L1 distance in metres, each clip from the wrist of its first frame (HaPTIC's)."""
     # A clip whose first wrist is unlabelled has no origin to compare from.
     known = weight * (weight[..., :1, :1] > 0)
+    return reduce(_distance_4d(joints_cam, target_cam), known)
+
+
+def official_keypoint_4d_loss(
+    joints_cam: Float[Tensor, "*batch T J 3"],
+    target_cam: Float[Tensor, "*batch T J 3"],
+    weight: Float[Tensor, "*batch T J"],
+) -> Float[Tensor, ""]:
+    """Do as HaPTIC does: a sum, and whatever is stored for an unlabelled first wrist is taken for its place."""
+    return weighted_sum(_distance_4d(joints_cam, target_cam), weight)
+
+
+def _distance_3d(joints: Tensor, target: Tensor) -> Tensor:
+    """L1, each hand about its wrist."""
+    return ((joints - joints[..., :1, :]) - (target - target[..., :1, :])).abs().sum(-1)
+
+
+def _distance_4d(joints_cam: Tensor, target_cam: Tensor) -> Tensor:
+    """L1, each clip about the wrist of its first frame."""
     start, target_start = joints_cam[..., :1, :1, :], target_cam[..., :1, :1, :]
-    return weighted_mean(((joints_cam - start) - (target_cam - target_start)).abs().sum(-1), known)
+    return ((joints_cam - start) - (target_cam - target_start)).abs().sum(-1)
 
 
 def reprojection_loss(

@@ -1,0 +1,1 @@
+"""Training: the objective, the Lightning module, checkpoints and what is reported."""

@@ -28,7 +28,9 @@ class MatchConfig:
     contrary_distance_sides: float = 0.35  # for a detection that the detector firmly calls the other hand
     max_scale_ratio: float = 1.8
     handedness_cost: float = 0.5
-    max_misfit: float = 0.35  # of the box, between the 2D joints and the projected landmarks
+    max_misfit: float = (
+        0.8  # of the joints' spread, between them and their landmarks seen from far; real hands reach 0.5
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.max_distance_sides <= self.max_distance_ever_sides:
@@ -131,7 +133,7 @@ def is_plausible(detection: HandDetection, config: MatchConfig) -> bool:
     flat, joints = detection.landmarks[known, :2], detection.joints_img[known]
     flat, joints = flat - flat.mean(axis=0), joints - joints.mean(axis=0)
     scale = float((flat * joints).sum() / max(float((flat * flat).sum()), 1e-12))
-    misfit = float(np.linalg.norm(flat * scale - joints, axis=1).mean()) / detection.side_px
+    misfit = float(np.linalg.norm(flat * scale - joints) / max(float(np.linalg.norm(joints)), 1e-9))
     return scale > 0 and misfit < config.max_misfit
 
 
@@ -157,7 +159,10 @@ def match_cost(hand: TrackedHand, expected: HandDetection, found: HandDetection,
     side = math.sqrt(found.side_px * expected.side_px)
     centers = float(np.linalg.norm(found.center - expected.center)) / side
     reach = min(config.max_distance_sides + config.more_per_missed_frame * missed, config.max_distance_ever_sides)
-    if centers > reach or (hand.contradicted_by(found) and centers > config.contrary_distance_sides):
+    # A hand that shakes turns back instead of going on: the place where it was last is as good a guess.
+    last = hand.seen[-1] if found.frame_index > hand.last_index else hand.seen[0]
+    nearest = min(centers, float(np.linalg.norm(found.center - last.center)) / side)
+    if nearest > (config.contrary_distance_sides if hand.contradicted_by(found) else reach):
         return math.inf
     joints = centers
     both = (found.joints_img_weight > 0) & (expected.joints_img_weight > 0)

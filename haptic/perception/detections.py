@@ -51,8 +51,12 @@ def follow_given(
     detections: Sequence[HandDetection],
     detector: HandDetector | None,
     config: TrackerConfig = TrackerConfig(),  # noqa: B008 (frozen)
+    *,
+    origin: str = "the detections",
 ) -> list[HandTrack]:
     """Make tracks of detections from elsewhere; with a detector, what they lack is looked for inside their boxes.
+
+    `origin` names the file in messages.
 
     Raises:
         ValueError: a detection lies beyond the last frame.
@@ -68,7 +72,7 @@ def follow_given(
             completed.append(detection if detector is None else complete(detection, frame, detector))
     if by_frame:
         raise ValueError(
-            f"the detections name frame {min(by_frame)}, but the video has frames 0 to {len(times_s) - 1}; "
+            f"{origin}: names frame {min(by_frame)}, but the video has frames 0 to {len(times_s) - 1}; "
             "expected detections of this video"
         )
     return build_tracks(completed, times_s, config)

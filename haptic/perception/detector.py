@@ -154,6 +154,7 @@ class HandLandmarker:
         """Forget the last frame: another video begins."""
         if "video" in self._native:
             self._native.pop("video")[1]()
+            self._settled.discard("video")
         self._clock_ms = 0
 
     def detect(self, frame: Frame) -> list[HandDetection]:
@@ -190,7 +191,6 @@ class HandLandmarker:
 
     def _landmarker(self, purpose: str) -> Any:
         if purpose not in self._native:
-            self._settled.discard(purpose)
             landmarker = _create_landmarker(self._mediapipe, self.config, purpose)
             # Also closes at the interpreter's exit, while the library can still be called.
             self._native[purpose] = (landmarker, weakref.finalize(self, landmarker.close))

@@ -8,7 +8,7 @@ frames. Only the small results and a few reduced frames are kept.
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -27,14 +27,19 @@ from haptic.perception.tracks import TrackConfig, hand_tracks
 from haptic.perception.video import Frame
 from haptic.records import HandTrack
 
-# A hand of fewer sightings may be a mistake: no effort is spent on it, and it is forgotten quickly.
+# A hand of fewer sightings may be a mistake: little effort is spent on it, and it is forgotten quickly.
 TRIED_SIGHTINGS = 3
 UNTRIED_FRAMES = 3
 # After so many missed frames only the first crop is looked into: a hand that left must not cost much.
 THOROUGH_FRAMES = 4
 # Crops in which a lost hand is looked for: their side in sides of its box, and whether it is turned upright.
 LOOKS = ((4.0, False), (4.0, True), (3.0, True), (6.0, True), (2.0, False))
+# Correlation of two frames' thumbnails: within a scene even quick turns of the head stay above 0.6 over a third of
+# a second; between scenes it was 0.23 at most.
+SCENE_SIZE, SCENE_CORRELATION, FLAT_SPREAD = (32, 18), 0.4, 2.0
 TILE_OVERLAP = 0.25
+# The least side of a tile in sides of the frame: a narrow strip must not fall into a hundred of them.
+MIN_TILE_SIDE = 0.3
 # A hand larger than this in its tile would have been found in the whole frame.
 MAX_TILE_SHARE = 0.4
 
@@ -73,11 +78,16 @@ class HandTracker:
         self.config = config
         self._detector = detector
         self._detector.restart()
+        self._cuts = _SceneCuts()
         self._association = _Association(config)
         self._recent: deque[_KeptFrame] = deque(maxlen=config.look_back_frames)
 
     def step(self, frame: Frame) -> list[HandDetection]:
         """Take the next frame; return what is seen of the hands followed in it."""
+        if self._cuts.begins_with(frame.image):
+            self._detector.restart()
+            self._association.end_all()
+            self._recent.clear()
         found = self._detector.detect_next(frame)
         found += self._small_hands(frame, found)
         self._association.advance(frame.index, frame.time_s, found, lambda *job: self._look_again(frame, *job))
@@ -176,6 +186,23 @@ def build_tracks(
 LookAgain = Callable[[TrackedHand, Sequence[HandDetection], bool], HandDetection | None]
 
 
+class _SceneCuts:
+    """Notices where a film cuts to another scene; flat frames (a flash, black) are neither scene nor cut."""
+
+    def __init__(self) -> None:
+        self._last: np.ndarray | None = None
+
+    def begins_with(self, image: np.ndarray) -> bool:
+        """Say whether this frame begins another scene."""
+        small = cv2.resize(image, SCENE_SIZE, interpolation=cv2.INTER_AREA).astype(np.float64).mean(axis=2)
+        spread = float(small.std())
+        if spread < FLAT_SPREAD:
+            return False
+        now = (small - small.mean()) / spread
+        last, self._last = self._last, now
+        return last is not None and float((now * last).mean()) < SCENE_CORRELATION
+
+
 class _Association:
     """The hands followed so far, and the rules by which a frame's detections are dealt out to them."""
 
@@ -192,12 +219,18 @@ class _Association:
         found = [detection for detection in found if is_plausible(detection, self._config.match)]
         expected = [hand.expected_at(index) for hand in self._active]
         matched = match(self._active, expected, found, self._config.match)
+        matched |= self._match_far(expected, found, matched)
         matches = {hand: found[matched[row]] for row, hand in enumerate(self._active) if row in matched}
         self._search_for_lost(matches, look_again)
         for hand, detection in matches.items():
             hand.add(detection)
         self._welcome(found, list(matches.values()))
         self._let_go(index)
+
+    def end_all(self) -> None:
+        """Stop following: what comes next is another scene."""
+        self._ended += self._active
+        self._active = []
 
     def hands(self) -> list[TrackedHand]:
         """Return all hands, those that have left included."""
@@ -221,15 +254,38 @@ class _Association:
         last = len(self._times_s) - 1
         return [hand for hand in self._active if len(hand.seen) == TRIED_SIGHTINGS and hand.last_index == last]
 
+    def _match_far(
+        self, expected: Sequence[HandDetection], found: Sequence[HandDetection], matched: dict[int, int]
+    ) -> dict[int, int]:
+        """Match what is left over a larger distance: one fast hand is likelier than one that left and one that came."""
+        rows = [row for row in range(len(expected)) if row not in matched]
+        columns = [
+            column
+            for column, detection in enumerate(found)
+            if not any(detection is found[taken] or same_hand(detection, found[taken]) for taken in matched.values())
+        ]
+        near = self._config.match
+        config = replace(
+            near, max_distance_sides=near.max_distance_ever_sides, contrary_distance_sides=near.max_distance_sides
+        )
+        far = match([self._active[r] for r in rows], [expected[r] for r in rows], [found[c] for c in columns], config)
+        return {
+            rows[row]: columns[column]
+            for row, column in far.items()
+            if self._active[rows[row]].is_firm
+            or abs(self._active[rows[row]].p_right - found[columns[column]].p_right) < 0.5
+        }
+
     def _search_for_lost(self, matches: dict[TrackedHand, HandDetection], look_again: LookAgain) -> None:
         """Look again for hands without a detection, and for those the detector takes for the other hand."""
         for hand in self._active:
             current = matches.get(hand)
-            if len(hand.seen) < TRIED_SIGHTINGS or (current is not None and not hand.contradicted_by(current)):
+            if current is not None and not hand.contradicted_by(current):
                 continue
             taken = [detection for other, detection in matches.items() if other is not hand]
             missed = len(self._times_s) - 1 - hand.last_index
-            better = look_again(hand, taken, missed <= THOROUGH_FRAMES)
+            thorough = len(hand.seen) >= TRIED_SIGHTINGS and missed <= THOROUGH_FRAMES
+            better = look_again(hand, taken, thorough)
             if better is not None and (current is None or same_hand(better, current)):
                 matches[hand] = better
 
@@ -264,11 +320,12 @@ def _region(detection: HandDetection, sides: float, upright: bool) -> Region:
 
 def _tiles(height: int, width: int) -> list[Region]:
     """Cover the frame with overlapping squares, three quarters of its shorter side wide."""
-    side = 0.75 * min(height, width)
+    side = max(0.75 * min(height, width), MIN_TILE_SIDE * max(height, width))
     places = []
     for length in (height, width):
         count = max(1, math.ceil((length - side) / (side * (1 - TILE_OVERLAP))) + 1)
-        places.append(np.linspace(side / 2, length - side / 2, count) - 0.5)
+        middle = min(side, length) / 2
+        places.append(np.linspace(middle, length - middle, count) - 0.5)
     return [Region(np.array([x, y]), side) for y in places[0] for x in places[1]]
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from haptic.records import HandTrack
 
 # Confidence left after each filled frame on the way to the nearest seen one.
 CONFIDENCE_KEPT = 0.85
+# How far from one half the votes for a side may be to be doubted, and must be to be sure.
+DOUBTFUL_MARGIN, SURE_MARGIN = 0.2, 0.35
 # Below this belief in the track's side the detector saw the other hand there, and its joints are that hand's.
 CONTRARY_BELIEF = 0.35
 
@@ -43,7 +45,8 @@ def hand_tracks(hands: Sequence[TrackedHand], times_s: Sequence[float], config: 
     pieces = [piece for hand in hands for piece in _pieces(hand, times_s, config)]
     needed = _least_sightings(times_s, config)
     pieces = _without_doubles([piece for piece in pieces if piece.is_given or len(piece.seen) >= needed])
-    tracks = [_track(piece, times_s, config) for piece in pieces]
+    sides = _sides(pieces)
+    tracks = [_track(piece, times_s, config, is_right=side) for piece, side in zip(pieces, sides, strict=True)]
     return sorted(tracks, key=lambda track: (int(track.frame_index[0]), -float(track.confidence.mean())))
 
 
@@ -79,15 +82,41 @@ def _without_doubles(pieces: Sequence[TrackedHand]) -> list[TrackedHand]:
 
 
 def _lies_on(piece: TrackedHand, other: TrackedHand) -> bool:
-    if piece.is_firm and other.is_firm and (piece.p_right > 0.5) != (other.p_right > 0.5):
+    """Say whether a track lies on another, seen or filled there; a settled left and right seen together are two."""
+    rows = [detection.frame_index for detection in other.seen]
+    boxes = np.stack([detection.box for detection in other.seen])
+    upon = 0
+    for detection in piece.seen:
+        if rows[0] <= detection.frame_index <= rows[-1]:
+            box = np.array([np.interp(detection.frame_index, rows, edge) for edge in boxes.T])
+            upon += same_hand(detection, replace(detection, box=box))
+    if upon <= len(piece.seen) / 2:
         return False
-    places = {detection.frame_index: detection for detection in other.seen}
-    common = [(detection, places[detection.frame_index]) for detection in piece.seen if detection.frame_index in places]
-    return sum(same_hand(a, b) for a, b in common) > len(piece.seen) / 2
+    opposite = piece.is_firm and other.is_firm and (piece.p_right > 0.5) != (other.p_right > 0.5)
+    return not (opposite and _shared_frames(piece, other) > len(piece.seen) / 2)
 
 
-def _track(hand: TrackedHand, times_s: Sequence[float], config: TrackConfig) -> HandTrack:
-    is_right = hand.p_right >= 0.5
+def _sides(pieces: Sequence[TrackedHand]) -> list[bool]:
+    """Return which hands are right ones: by their votes, and a doubtful one beside a firm one is that one's other hand.
+
+    Only where the two are alone for most of their time: with more people about, two left hands are nothing strange.
+    """
+    sides = [piece.p_right >= 0.5 for piece in pieces]
+    for index, piece in enumerate(pieces):
+        together = [other for other in pieces if other is not piece and _shared_frames(piece, other) > 0]
+        if piece.is_given or len(together) != 1 or abs(piece.p_right - 0.5) > DOUBTFUL_MARGIN:
+            continue
+        (other,) = together
+        if _shared_frames(piece, other) > len(piece.seen) / 2 and abs(other.p_right - 0.5) > SURE_MARGIN:
+            sides[index] = other.p_right < 0.5
+    return sides
+
+
+def _shared_frames(a: TrackedHand, b: TrackedHand) -> int:
+    return len({detection.frame_index for detection in a.seen} & {detection.frame_index for detection in b.seen})
+
+
+def _track(hand: TrackedHand, times_s: Sequence[float], config: TrackConfig, *, is_right: bool) -> HandTrack:
     first, count = hand.first_index, hand.last_index - hand.first_index + 1
     rows = np.array([detection.frame_index - first for detection in hand.seen])
     belief = np.array([_belief(detection, is_right=is_right) for detection in hand.seen])

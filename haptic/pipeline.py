@@ -261,10 +261,11 @@ def _follow(
     frames: Iterator[Frame], given: Sequence[HandDetection], times_s: list[float], config: PipelineConfig
 ) -> _Seen:
     """Make tracks of given detections; hands that come as boxes only get their joints from our detector."""
+    origin = str(config.detections)
     if config.init == "network" or all(detection.has_joints for detection in given):
-        return _Seen(follow_given(frames, given, None, config.tracker), times_s, "joints")
+        return _Seen(follow_given(frames, given, None, config.tracker, origin=origin), times_s, "joints")
     with HandLandmarker(config.detector) as detector:
-        return _Seen(follow_given(frames, given, detector, config.tracker), times_s, "mediapipe")
+        return _Seen(follow_given(frames, given, detector, config.tracker, origin=origin), times_s, "mediapipe")
 
 
 def _with_joints(tracks: list[HandTrack]) -> tuple[list[HandTrack], list[str]]:

@@ -178,7 +178,7 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing_half_written(short_c
         (["--focal-px", "abc"], "focal_px"),
         (["--fov-deg", "200"], "fov_deg is 200"),
         (["--intrinsics", "500,500,320"], "four"),
-        (["--intrinsics=-500,500,320,240"], "focal"),
+        (["--intrinsics=-500,500,320,240"], "positive pixels"),
         (["--intrinsics"], "expected one argument"),
         (["--focal-px", "500", "--fov-deg", "60"], "leave out the others"),
         (["--first-depth-m", "-1"], "first_depth_m"),

@@ -4,7 +4,8 @@ A problem is told by its normal equations, so that one solver serves analytic de
 both. `residual_equations` makes them from a residual function by forward differentiation, mapped over the batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -146,6 +147,21 @@ def residual_equations(
         return NormalEquations(0.5 * values.square().sum(-1), gradient, hessian)
 
     return equations, cost
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch work on one thread within this block.
+
+    Batches of small matrices gain little from more, and where other programs keep the cores busy, threads that wait
+    for each other after every small operation make them ten times slower (measured: 1.6 s became 19 to 48 s).
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def geman_mcclure_weight(squared: Float[Tensor, "*batch"], scale: float | Tensor) -> Float[Tensor, "*batch"]:

@@ -12,6 +12,7 @@ depth is right up to the ratio between this hand and an average one, some ten pe
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -24,6 +25,7 @@ from haptic.geometry.least_squares import (
     NormalEquations,
     geman_mcclure_cost,
     geman_mcclure_weight,
+    one_thread,
     shared_step,
     solve_least_squares,
 )
@@ -43,6 +45,8 @@ from haptic.records import Camera, HandParams, HandTrack, Trajectory
 
 MIN_KNOWN_JOINTS = 6  # fewer do not fix a hand's place and turn
 MIN_BOX_SIDE_PX = 8.0
+BLOCK = 512  # hands solved at a time, so that memory does not grow with a video's length
+SHAPE_FRAMES = 150  # spread over the track: more say nothing new of a hand's shape
 PALM_LANDMARKS = (0, 1, 5, 9, 13, 17)
 # What moves: knuckles bend and spread, the joints beyond them bend; the thumb's saddle has all three, its middle two.
 FREE_ANGLES = tuple(
@@ -116,7 +120,7 @@ def init_from_keypoints(
             f"a hand seen in frames {int(track.frame_index[0])} to {int(track.frame_index[-1])} has boxes but in no "
             f"frame {MIN_KNOWN_JOINTS} or more joints; --init keypoints needs 2D joints, --init network does not"
         )
-    with torch.no_grad():
+    with torch.no_grad(), one_thread():
         problem = _FrameProblem(model, track[known], camera.K[known], config)
         fit = _solve_track(problem)
         fit = _fill(fit, track.time_s[known], track.time_s)
@@ -162,6 +166,9 @@ class _Neighbours:
     turn_weight: Float[Tensor, " B"]
     bend_weight: Float[Tensor, " B"]
     depth_weight: Float[Tensor, " B"]
+
+    def __getitem__(self, index: Tensor) -> "_Neighbours":
+        return _Neighbours(self.fit[index], self.turn_weight[index], self.bend_weight[index], self.depth_weight[index])
 
 
 class _FrameProblem:
@@ -244,14 +251,24 @@ class _FrameProblem:
         self, fit: _Fit, frames: Tensor, *, max_steps: int, neighbours: _Neighbours | None = None
     ) -> tuple[_Fit, Float[Tensor, " B"]]:
         """Bring every candidate to the bottom of its valley, the shape held."""
-        answer = solve_least_squares(
-            fit.flat(),
-            equations=lambda state: self.equations(state, frames, fit.betas, neighbours)[0],
-            cost=lambda state: self.cost(state, frames, fit.betas, neighbours),
-            move=_move,
-            config=LeastSquaresConfig(max_steps=max_steps, first_damping=1e-2, relative_tolerance=1e-3),
-        )
-        return fit.with_flat(answer.state), answer.cost
+        states, costs = [], []
+        for rows in torch.arange(len(frames)).split(BLOCK):
+            picked, beside = frames[rows], None if neighbours is None else neighbours[rows]
+            answer = solve_least_squares(
+                fit[rows].flat(),
+                equations=partial(self._own_equations, frames=picked, betas=fit.betas, neighbours=beside),
+                cost=partial(self.cost, frames=picked, betas=fit.betas, neighbours=beside),
+                move=_move,
+                config=LeastSquaresConfig(max_steps=max_steps, first_damping=1e-2, relative_tolerance=1e-3),
+            )
+            states.append(answer.state)
+            costs.append(answer.cost)
+        return fit.with_flat(torch.cat(states)), torch.cat(costs)
+
+    def _own_equations(
+        self, state: Tensor, frames: Tensor, betas: Tensor, neighbours: _Neighbours | None
+    ) -> NormalEquations:
+        return self.equations(state, frames, betas, neighbours)[0]
 
     def place(self, turned: Float[Tensor, "B 21 3"], frames: Tensor) -> Float[Tensor, "B 3"]:
         """Return the translation that puts points of known shape and turn onto the detected ones (linear PnP)."""
@@ -309,11 +326,12 @@ class _FrameProblem:
 def _solve_track(problem: _FrameProblem) -> _Fit:
     candidates, costs = _first_candidates(problem)
     fit = _most_coherent(problem, candidates, costs)
-    fit = _solve_shape(problem, fit)
+    fit = replace(fit, betas=_solve_shape(problem, fit))
+    frames = torch.arange(problem.num_frames)
+    fit, _ = problem.solve(fit, frames, max_steps=4)
     for distance in NEIGHBOUR_FRAMES:
         candidates, costs = _with_neighbours_poses(problem, fit, distance)
         fit = _most_coherent(problem, candidates, costs)
-    frames = torch.arange(problem.num_frames)
     for _ in range(3):
         fit, _ = problem.solve(fit, frames, max_steps=3, neighbours=_neighbours_of(problem, fit))
     return fit
@@ -323,10 +341,10 @@ def _first_candidates(problem: _FrameProblem) -> tuple[list[_Fit], Float[Tensor,
     """Return `NUM_STARTS` solved starts of each frame, as a list of tracks, and their costs."""
     starts = _starts_from_landmarks(problem)
     blind = torch.nonzero(~problem.has_landmarks)[:, 0]
-    if len(blind):
-        for start, from_grid in zip(starts, _starts_from_grid(problem, blind), strict=True):
-            start.orient[blind], start.transl[blind] = from_grid.orient, from_grid.transl
-            start.angles[blind] = from_grid.angles
+    for some in blind.split(BLOCK // 8) if len(blind) else ():  # an empty tensor splits into one empty part
+        for start, from_grid in zip(starts, _starts_from_grid(problem, some), strict=True):
+            start.orient[some], start.transl[some] = from_grid.orient, from_grid.transl
+            start.angles[some] = from_grid.angles
     frames = torch.arange(problem.num_frames).repeat(NUM_STARTS)
     stacked, costs = problem.solve(_stack(starts), frames, max_steps=12)
     return _unstack(stacked, NUM_STARTS), costs.unflatten(0, (NUM_STARTS, -1)).T
@@ -460,14 +478,15 @@ def _with_neighbours_poses(problem: _FrameProblem, fit: _Fit, distance: int) -> 
     return [fit, *_unstack(solved, 2)], torch.cat([own_cost[None], costs.unflatten(0, (2, -1))]).T
 
 
-def _solve_shape(problem: _FrameProblem, fit: _Fit, *, max_steps: int = 8) -> _Fit:
-    """Solve for all poses and the one shape together."""
+def _solve_shape(problem: _FrameProblem, fit: _Fit, *, max_steps: int = 8) -> Float[Tensor, " 10"]:
+    """Return the one shape, solved for together with the poses of some of the frames."""
     config = problem.config
-    share = min(1.0, config.independent_frames / problem.num_frames)
+    num_used = min(problem.num_frames, SHAPE_FRAMES)
+    frames = torch.linspace(0, problem.num_frames - 1, num_used).round().long()
+    share = min(1.0, config.independent_frames / num_used)
     # The prior is set against all frames as if they were fewer: their errors are the same ones again and again.
     precision = 1 / (share * config.shape_spread**2)
-    frames = torch.arange(problem.num_frames)
-    state, betas, damping = fit.flat(), fit.betas, 1e-2
+    state, betas, damping = fit[frames].flat(), fit.betas, 1e-2
 
     def total(state: Tensor, betas: Tensor) -> float:
         return float(problem.cost(state, frames, betas).sum() + 0.5 * precision * betas.square().sum())
@@ -487,7 +506,7 @@ def _solve_shape(problem: _FrameProblem, fit: _Fit, *, max_steps: int = 8) -> _F
                 break
         else:
             damping *= 8
-    return replace(fit, betas=betas).with_flat(state)
+    return betas
 
 
 def _neighbours_of(problem: _FrameProblem, fit: _Fit) -> _Neighbours | None:

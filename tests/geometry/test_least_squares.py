@@ -1,3 +1,5 @@
+"""The solver of many small problems: known answers, costs that never rise, shared unknowns."""
+
 import pytest
 import torch
 
@@ -6,6 +8,7 @@ from haptic.geometry.least_squares import (
     NormalEquations,
     geman_mcclure_cost,
     geman_mcclure_weight,
+    one_thread,
     residual_equations,
     shared_step,
     solve_least_squares,
@@ -122,3 +125,16 @@ def test_shared_unknowns_step_as_in_the_whole_system():
 def test_a_config_that_cannot_work_is_refused(bad: dict):
     with pytest.raises(ValueError, match=next(iter(bad))):
         LeastSquaresConfig(**bad)
+
+
+def test_torch_gets_its_threads_back_even_after_an_error():
+    before = torch.get_num_threads()
+
+    def fail() -> None:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+            raise RuntimeError("on the way")
+
+    with pytest.raises(RuntimeError, match="on the way"):
+        fail()
+    assert torch.get_num_threads() == before

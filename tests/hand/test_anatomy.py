@@ -1,3 +1,5 @@
+"""Ranges of motion: axes, angles and back, what a hand can do and what it cannot."""
+
 import math
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Landmarks and their derivatives in closed form, against the hand model and finite differences."""
+
 import pytest
 import torch
 from torch.func import jacfwd, vmap

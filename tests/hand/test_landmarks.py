@@ -1,3 +1,5 @@
+"""Where a detector's landmarks sit on the hand."""
+
 import torch
 
 from haptic.geometry.rotations import rotation_from_aa

@@ -1,4 +1,4 @@
-"""The image transformer: a picture in, a row of feature tokens out. timm builds it; ViTPose's quirks come on top."""
+"""The picture's encoder: a picture in, a row of feature tokens out. timm builds it; ViTPose's quirks come on top."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -6,20 +6,30 @@ from functools import partial
 from typing import Any
 
 import timm
+import torch
+from einops import rearrange
 from jaxtyping import Float
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from torch.overrides import TorchFunctionMode
 
 NORM_EPS = 1e-6  # the decoder's is torch's default, 1e-5
+POSITION_SPREAD = 0.02  # of learned positions at the start, as in ViTs
 
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """A vision transformer. The numbers are those of ViTPose's ViT-H, which HaMeR and HaPTIC are built on."""
+    """A vision transformer. The numbers are those of ViTPose's ViT-H, which HaMeR and HaPTIC are built on.
 
-    timm_name: str | None = None  # any of timm's ViTs instead; then only `pretrained` and `drop_path` matter
+    `timm_name` takes any of timm's models instead: vision transformers (also with a convolutional stem) as they are,
+    others by their feature maps. Then only `pretrained`, `drop_path` and, for feature maps, `maps` and `map_dim` count.
+    """
+
+    timm_name: str | None = None
     pretrained: bool = False  # fetch timm's own weights; only with `timm_name`
+    maps: tuple[int, ...] = (-1,)  # which of timm's feature maps, -1 the coarsest; their tokens stand in a row
+    map_dim: int = 256  # width of those tokens
     dim: int = 1280
     depth: int = 32
     heads: int = 16
@@ -29,7 +39,7 @@ class BackboneConfig:
     drop_path: float = 0.55  # rate of the last block, growing from zero; acts while training only
 
     def __post_init__(self) -> None:
-        for name in ("dim", "depth", "heads", "patch_px"):
+        for name in ("dim", "depth", "heads", "patch_px", "map_dim"):
             if getattr(self, name) < 1:
                 raise ValueError(f"backbone.{name} is {getattr(self, name)}; it must be 1 or more")
         if self.dim % self.heads:
@@ -40,10 +50,12 @@ class BackboneConfig:
             raise ValueError(f"backbone.patch_padding_px is {self.patch_padding_px}; it must be 0 or more")
         if self.pretrained and self.timm_name is None:
             raise ValueError("backbone.pretrained asks for timm's weights, but backbone.timm_name names no model")
+        if not self.maps or len(set(self.maps)) < len(self.maps):
+            raise ValueError(f"backbone.maps is {list(self.maps)}; name at least one feature map, each once, e.g. [-1]")
 
 
 class Backbone(nn.Module):
-    """A timm ViT without its classifier; tokens come row by row.
+    """A timm model without its classifier; tokens come row by row.
 
     ViTPose's patch convolution is padded by two pixels, so that it covers rows -2 to 253 of 256.
     """
@@ -64,12 +76,74 @@ class Backbone(nn.Module):
             if config.timm_name is None:
                 self.vit = _vitpose(config, height_px, width_px, any_size=any_size, initialise=initialise)
             else:
-                self.vit = _timm_vit(config, height_px, width_px, any_size=any_size)
+                self.vit = _timm_model(config, height_px, width_px, any_size=any_size)
         self.dim = int(self.vit.num_features)
 
     def forward(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N P C"]:
         """Return the feature tokens of each picture, normalised by the last LayerNorm."""
         return self.vit.forward_features(images)[:, self.vit.num_prefix_tokens :]
+
+    def set_checkpointing(self, is_on: bool) -> None:
+        """Compute activations again in the backward pass instead of keeping them: slower, and far less memory.
+
+        Raises:
+            ValueError: timm has no such thing for this model.
+        """
+        try:
+            self.vit.set_grad_checkpointing(is_on)
+        except (AttributeError, AssertionError):
+            raise ValueError("this backbone knows no activation checkpointing; switch it off") from None
+
+
+class FeatureMaps(nn.Module):
+    """A convolutional or hybrid timm model as a row of tokens: its feature maps, projected to one width.
+
+    A transformer's patches know their places; a map's cells are told theirs here. It answers like timm's ViTs.
+    """
+
+    model: Any
+    num_prefix_tokens = 0
+
+    def __init__(self, config: BackboneConfig, *, height_px: int, width_px: int, any_size: bool) -> None:
+        super().__init__()
+        assert config.timm_name is not None
+        extra: dict[str, Any] = {"drop_path_rate": config.drop_path} if config.drop_path > 0 else {}
+        self.model = timm.create_model(
+            config.timm_name, pretrained=config.pretrained, features_only=True, out_indices=config.maps, **extra
+        )
+        self.num_features = config.map_dim
+        self._any_size = any_size
+        self.model.eval()  # or a black picture would enter the running statistics
+        with torch.no_grad():
+            sizes = [one.shape[-2:] for one in self._maps(torch.zeros(1, 3, height_px, width_px))]
+        self.model.train()
+        channels = self.model.feature_info.channels()
+        self.project = nn.ModuleList(nn.Linear(width, config.map_dim) for width in channels)
+        self.positions = nn.ParameterList(torch.randn(1, config.map_dim, *size) * POSITION_SPREAD for size in sizes)
+        self.norm = nn.LayerNorm(config.map_dim)
+
+    def forward_features(self, images: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N P C"]:
+        """Return the tokens of all maps, one map after the other."""
+        rows = []
+        for one, project, position in zip(self._maps(images), self.project, self.positions, strict=True):
+            if one.shape[-2:] != position.shape[-2:]:
+                assert self._any_size, "pictures have the size that the network was built for"
+                position = interpolate(position, size=one.shape[-2:], mode="bilinear")
+            rows.append(project(rearrange(one, "N c h w -> N (h w) c")) + rearrange(position, "N c h w -> N (h w) c"))
+        return self.norm(torch.cat(rows, dim=1))
+
+    def set_grad_checkpointing(self, is_on: bool) -> None:
+        """Do what timm's ViTs do under this name."""
+        self.model.set_grad_checkpointing(is_on)
+
+    def _maps(self, images: Tensor) -> list[Tensor]:
+        """Return the maps, channels first, whichever way round the model has them."""
+        found = self.model(images)
+        channels = self.model.feature_info.channels()
+        return [
+            one if one.shape[1] == width else rearrange(one, "N h w c -> N c h w")
+            for one, width in zip(found, channels, strict=True)
+        ]
 
 
 class _Uninitialised(TorchFunctionMode):
@@ -105,7 +179,24 @@ def _vitpose(
     return vit
 
 
-def _timm_vit(config: BackboneConfig, height_px: int, width_px: int, *, any_size: bool) -> nn.Module:
+def _timm_model(config: BackboneConfig, height_px: int, width_px: int, *, any_size: bool) -> nn.Module:
+    assert config.timm_name is not None
+    try:
+        if not timm.is_model(config.timm_name.partition(".")[0]):
+            raise ValueError("timm has no model of this name")
+        return _timm_vit(config, height_px, width_px, any_size=any_size) or FeatureMaps(
+            config, height_px=height_px, width_px=width_px, any_size=any_size
+        )
+    except (RuntimeError, TypeError, AssertionError, ValueError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"backbone.timm_name: timm cannot build {config.timm_name!r} for pictures of {height_px} x {width_px} "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); name one of its vision "
+            "transformers whose patch divides both sides, or a model that gives feature maps"
+        ) from None
+
+
+def _timm_vit(config: BackboneConfig, height_px: int, width_px: int, *, any_size: bool) -> nn.Module | None:
+    """Return a vision transformer, or None if the name means another kind of model."""
     assert config.timm_name is not None
     try:
         vit = timm.create_model(
@@ -117,18 +208,9 @@ def _timm_vit(config: BackboneConfig, height_px: int, width_px: int, *, any_size
             global_pool="",
             drop_path_rate=config.drop_path,
         )
-    except (RuntimeError, TypeError, AssertionError) as error:
-        raise ValueError(
-            f"backbone.timm_name: timm cannot build {config.timm_name!r} for pictures of {height_px} x {width_px} "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); name one of its vision "
-            "transformers, whose patch divides both sides"
-        ) from None
-    if not (hasattr(vit, "num_prefix_tokens") and hasattr(vit, "blocks")):
-        raise ValueError(
-            f"backbone.timm_name: {config.timm_name!r} is no vision transformer; expected one such as "
-            "vit_small_patch16_224"
-        )
-    return vit
+    except TypeError:  # no such arguments: only models of one size per network take them
+        return None
+    return vit if hasattr(vit, "num_prefix_tokens") and hasattr(vit, "blocks") else None
 
 
 def window_of(images: Float[Tensor, "N 3 S S"], keep_width: float) -> Float[Tensor, "N 3 S W"]:

@@ -135,6 +135,7 @@ def _load_own(path: Path) -> tuple[Haptic, CheckpointInfo]:
 def _plain_config(config: HapticConfig) -> dict[str, Any]:
     plain = asdict(config)
     plain["decoder"]["added_attention"] = list(config.decoder.added_attention)
+    plain["backbone"]["maps"] = list(config.backbone.maps)
     plain["backbone"]["pretrained"] = False  # the weights are here; loading must fetch nothing
     return plain
 
@@ -142,7 +143,8 @@ def _plain_config(config: HapticConfig) -> dict[str, Any]:
 def _config_from_plain(plain: dict[str, Any]) -> HapticConfig:
     decoder = {**plain["decoder"], "added_attention": tuple(plain["decoder"]["added_attention"])}
     rest = {name: value for name, value in plain.items() if name not in ("backbone", "decoder")}
-    return HapticConfig(backbone=BackboneConfig(**plain["backbone"]), decoder=DecoderConfig(**decoder), **rest)
+    backbone = {**plain["backbone"], "maps": tuple(plain["backbone"].get("maps", (-1,)))}
+    return HapticConfig(backbone=BackboneConfig(**backbone), decoder=DecoderConfig(**decoder), **rest)
 
 
 # --- official --------------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """HaPTIC (Ye et al. 2025): a short clip of one hand in, its pose, shape and depth in every frame out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -73,14 +75,37 @@ class Haptic(nn.Module):
         Raises:
             ValueError: the pictures have other sides than the config says, or the clip is longer than 30 frames.
         """
-        self._check_sides(crops, frames)
-        batch = crops.shape[0]
-        crop_features = self.encode(rearrange(crops, "B T c h w -> (B T) c h w"))
-        frame_features = self.encode(rearrange(frames, "B T c h w -> (B T) c h w"))
-        return self.decode(
-            rearrange(crop_features, "(B T) P C -> B T P C", B=batch),
-            rearrange(frame_features, "(B T) Q C -> B T Q C", B=batch),
-        )
+        return self.predict_groups([(crops, frames)])[0]
+
+    def predict_groups(
+        self, groups: Sequence[tuple[Float[Tensor, "_ _ 3 _ _"], Float[Tensor, "_ _ 3 _ _"]]]
+    ) -> list[HandPrediction]:
+        """Return the predictions of several groups of clips, whose lengths may differ.
+
+        Each group is crops (B, T, 3, S, S) and frames (B, T, 3, R, R), with B and T of its own. Pictures of one size
+        pass through the backbone together: it is faster, and normalisation over the batch (in convolutional backbones)
+        then sees in training the mixture of crops and full frames that it will see later.
+
+        Raises:
+            ValueError: the pictures have other sides than the config says, or a clip is longer than 30 frames.
+        """
+        for crops, frames in groups:
+            self._check_sides(crops, frames)
+        crops, frames = (torch.cat([one[kind].flatten(0, 1) for one in groups]) for kind in (0, 1))
+        if crops.shape == frames.shape:
+            crop_features, frame_features = self.encode(torch.cat([crops, frames])).chunk(2)
+        else:
+            crop_features, frame_features = self.encode(crops), self.encode(frames)
+        counts = [one.shape[0] * one.shape[1] for one, _frames in groups]
+        return [
+            self.decode(
+                rearrange(of_crops, "(B T) P C -> B T P C", B=one.shape[0]),
+                rearrange(of_frames, "(B T) Q C -> B T Q C", B=one.shape[0]),
+            )
+            for (one, _frames), of_crops, of_frames in zip(
+                groups, crop_features.split(counts), frame_features.split(counts), strict=True
+            )
+        ]
 
     def encode(self, images: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N P C"]:
         """Return the backbone's tokens of crops or of full frames: one pass per picture."""

@@ -10,6 +10,7 @@ from haptic.records import HandPrediction
 
 NUM_ROTATIONS = 16  # the wrist and fifteen finger joints
 NUM_BETAS = 10
+START_GAIN = 0.01  # almost nothing, but not nothing: the depth readout must not look absent
 
 
 class Readout(nn.Module):
@@ -35,6 +36,17 @@ class Readout(nn.Module):
         # s = 4: a crop side of half a metre, so a hand fills a third of it.
         self.register_buffer("mean_camera", torch.tensor([4.0, 0.0, 0.0]))
         self.register_buffer("mean_depth", torch.zeros(1))
+
+    def start_at_mean(self, scale: Float[Tensor, ""]) -> None:
+        """Let a network that learns from nothing begin with a flat, average hand in the crop's middle.
+
+        Args:
+            scale: the mean s of the training boxes, which are 2 / s metres wide at the hand.
+        """
+        for layer in (self.pose, self.betas, self.camera, self.depth):
+            nn.init.xavier_uniform_(layer.weight, gain=START_GAIN)
+            nn.init.zeros_(layer.bias)
+        self.mean_camera.copy_(torch.stack([scale, torch.zeros_like(scale), torch.zeros_like(scale)]))
 
     def forward(self, tokens: Float[Tensor, "B T D"]) -> HandPrediction:
         """Return the prediction of each frame."""

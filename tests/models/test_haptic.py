@@ -263,10 +263,81 @@ def test_any_vit_of_timm_can_be_the_backbone(tiny, shake):
     assert prediction.depth.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "no_such_model"])
-def test_a_backbone_that_is_no_vit_is_refused_in_words(name):
+@pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "resnet18", "efficientvit_m2"])
+def test_a_model_with_feature_maps_can_be_the_backbone(tiny, name):
+    config = tiny(
+        backbone={"timm_name": name, "drop_path": 0.0, "maps": (-2, -1), "map_dim": 24},
+        crop_side_px=64,
+        frame_side_px=96,
+        keep_width=1.0,
+    )
+    model = Haptic(config).eval()
+    crops, frames = torch.randn(1, 2, 3, 64, 64), torch.randn(1, 2, 3, 96, 96)
+    with torch.no_grad():
+        tokens = model.encode(crops[0])
+        assert tokens.shape[0] == 2
+        assert tokens.shape[2] == 24
+        moved = model.encode(crops[0].roll(32, dims=-1))
+        assert model.predict(crops, frames).depth.isfinite().all()
+    assert (tokens - moved).abs().max() > 1e-3
+
+
+def test_cells_of_a_feature_map_know_their_place(tiny):
+    config = tiny(
+        backbone={"timm_name": "mobilenetv4_conv_small", "drop_path": 0.0, "map_dim": 24},
+        crop_side_px=64,
+        frame_side_px=64,
+        keep_width=1.0,
+    )
+    positions = Haptic(config).backbone.vit.positions
+    assert [tuple(one.shape) for one in positions] == [(1, 24, 2, 2)]
+    assert positions[0].std() > 0.01
+
+
+def test_building_a_convolutional_backbone_leaves_its_running_statistics_alone(tiny):
+    config = tiny(
+        backbone={"timm_name": "mobilenetv4_conv_small", "drop_path": 0.0},
+        crop_side_px=64,
+        frame_side_px=64,
+        keep_width=1.0,
+    )
+    means = [value for name, value in Haptic(config).state_dict().items() if name.endswith("running_mean")]
+    assert means
+    assert not any(value.any() for value in means)
+
+
+def test_windows_and_images_together_are_answered_as_they_are_alone(tiny, shake):
+    model = shake(Haptic(tiny()))
+    groups = [(torch.randn(b, t, 3, 256, 256), torch.randn(b, t, 3, 256, 256)) for b, t in ((2, 3), (2, 1))]
+    with torch.no_grad():
+        together = model.predict_groups(groups)
+        for (crops, frames), answer in zip(groups, together, strict=True):
+            alone = model.predict(crops, frames)
+            torch.testing.assert_close(answer.global_orient, alone.global_orient, rtol=0, atol=2e-5)
+            torch.testing.assert_close(answer.depth, alone.depth, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "vit_tiny_patch16_224"])
+def test_checkpointing_changes_memory_and_not_gradients(tiny, name):
+    config = tiny(backbone={"timm_name": name, "drop_path": 0.0}, crop_side_px=32, frame_side_px=32, keep_width=1.0)
+    torch.manual_seed(0)
+    model = Haptic(config).eval()
+    pictures = torch.randn(2, 1, 1, 3, 32, 32)
+    gradients = []
+    for is_on in (False, True):
+        model.backbone.set_checkpointing(is_on)
+        model.zero_grad()
+        model.predict(*pictures).global_orient.sum().backward()
+        gradients.append([None if p.grad is None else p.grad.clone() for p in model.backbone.parameters()])
+    assert any(one is not None and one.any() for one in gradients[0])
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, again)
+
+
+@pytest.mark.parametrize(("name", "maps"), [("no_such_model", (-1,)), ("resnet18", (-9,))])
+def test_a_backbone_that_timm_cannot_build_is_refused_in_words(name, maps):
     with pytest.raises(ValueError, match=f"timm_name.*{name}"):
-        Backbone(BackboneConfig(timm_name=name), height_px=64, width_px=64)
+        Backbone(BackboneConfig(timm_name=name, maps=maps), height_px=64, width_px=64)
 
 
 @pytest.mark.parametrize(("make", "words"), [

@@ -326,7 +326,7 @@ def _tiles(height: int, width: int) -> list[Region]:
         count = max(1, math.ceil((length - side) / (side * (1 - TILE_OVERLAP))) + 1)
         middle = min(side, length) / 2
         places.append(np.linspace(middle, length - middle, count) - 0.5)
-    return [Region(np.array([x, y]), side) for y in places[0] for x in places[1]]
+    return [Region(np.array([x, y]), side, careful=False) for y in places[0] for x in places[1]]
 
 
 def _kept(frame: Frame, side_px: int) -> _KeptFrame:

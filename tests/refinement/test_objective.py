@@ -200,8 +200,8 @@ def test_the_curvature_is_the_objectives_second_derivative_where_residuals_vanis
 
 
 def test_chunks_change_neither_value_nor_gradient_nor_step(build: Callable):
-    whole, variables = build(23)
-    pieces, _ = build(23, chunk_frames=5)
+    whole, variables = build(13)
+    pieces, _ = build(13, chunk_frames=3)
     assert len(pieces.chunks) == 5
     value, by_frame, by_shape = whole.value_and_gradient(variables)
     value_pieces, by_frame_pieces, by_shape_pieces = pieces.value_and_gradient(variables)

@@ -34,7 +34,7 @@ def place_error_mm(model: HandModel, trajectory: Trajectory, truth: Trajectory) 
 
 @pytest.fixture(scope="module")
 def both_hands(make_scene: Callable, model: HandModel) -> tuple:
-    scenes = [make_scene(60, 0), make_scene(54, 1, is_right=False)]
+    scenes = [make_scene(40, 0), make_scene(36, 1, is_right=False)]
     return scenes, refine(model, [scene.initial for scene in scenes], [scene.track for scene in scenes])
 
 
@@ -96,9 +96,9 @@ def test_a_left_hand_is_refined_as_its_mirror_image(make_scene: Callable, model:
 
 
 def test_frames_where_the_detector_saw_something_else_do_not_pull_the_hand(make_scene: Callable, model: HandModel):
-    scene = make_scene(60, 5)
+    scene = make_scene(40, 5)
     wrong = scene.track.joints_img.clone()
-    wrong[30:33] += 1.5 * scene.track.box_side_px[30:33, None, None]
+    wrong[20:23] += 1.5 * scene.track.box_side_px[20:23, None, None]
     track = replace(scene.track, joints_img=wrong)
     ((clean, _),) = refine(model, [scene.initial], [scene.track])
     ((misled, _),) = refine(model, [scene.initial], [track])
@@ -107,10 +107,10 @@ def test_frames_where_the_detector_saw_something_else_do_not_pull_the_hand(make_
 
 
 def test_an_initial_estimate_that_followed_wrong_detections_is_pulled_back(make_scene: Callable, model: HandModel):
-    scene = make_scene(60, 5)
+    scene = make_scene(40, 5)
     wrong_img, wrong_place = scene.track.joints_img.clone(), scene.initial.params.transl.clone()
-    wrong_img[30:32] += scene.track.box_side_px[30:32, None, None]
-    wrong_place[30:32, :2] += 0.15
+    wrong_img[20:22] += scene.track.box_side_px[20:22, None, None]
+    wrong_place[20:22, :2] += 0.15
     track = replace(scene.track, joints_img=wrong_img)
     initial = replace(scene.initial, params=replace(scene.initial.params, transl=wrong_place))
     ((refined, _),) = refine(model, [initial], [track])
@@ -120,9 +120,9 @@ def test_an_initial_estimate_that_followed_wrong_detections_is_pulled_back(make_
 
 
 def test_filled_frames_are_carried_by_the_motion_around_them(make_scene: Callable, model: HandModel):
-    scene = make_scene(60, 6)
-    is_seen = torch.ones(60, dtype=torch.bool)
-    is_seen[25:33] = False
+    scene = make_scene(40, 6)
+    is_seen = torch.ones(40, dtype=torch.bool)
+    is_seen[16:24] = False
     track = replace(
         scene.track,
         observed=is_seen,
@@ -131,8 +131,8 @@ def test_filled_frames_are_carried_by_the_motion_around_them(make_scene: Callabl
         landmarks_weight=scene.track.landmarks_weight * is_seen,
     )
     ((refined, report),) = refine(model, [scene.initial], [track])
-    assert place_error_mm(model, refined, scene.truth)[25:33].max() < 15
-    assert about_wrist_mm(model, refined, scene.truth)[25:33].max() < 20
+    assert place_error_mm(model, refined, scene.truth)[16:24].max() < 15
+    assert about_wrist_mm(model, refined, scene.truth)[16:24].max() < 20
     assert report.after.within_tenth_share > 0.99
 
 
@@ -177,9 +177,9 @@ def reseen(scene: object, params: HandParams, model: HandModel, *, size_noise: f
 
 
 def test_smoothness_is_that_of_the_world_when_the_camera_moves(make_scene: Callable, model: HandModel):
-    scene = make_scene(60, 8)
-    shake = rotation_from_aa(0.02 * torch.randn(60, 3, generator=torch.Generator().manual_seed(2)))
-    T_world_cam = make_transform(shake, torch.zeros(60, 3))
+    scene = make_scene(40, 8)
+    shake = rotation_from_aa(0.02 * torch.randn(40, 3, generator=torch.Generator().manual_seed(2)))
+    T_world_cam = make_transform(shake, torch.zeros(40, 3))
     T_cam_world = invert_transform(T_world_cam)
     steady = scene.truth.params
 
@@ -246,9 +246,9 @@ def test_a_long_track_has_no_seam(make_scene: Callable, model: HandModel):
 
 
 def test_a_track_solved_in_pieces_has_no_seam(make_scene: Callable, model: HandModel):
-    scene = make_scene(70, 13)
+    scene = make_scene(30, 13)
     ((whole, _),) = refine(model, [scene.initial], [scene.track])
-    ((pieces, _),) = refine(model, [scene.initial], [scene.track], RefinementConfig(chunk_frames=16))
+    ((pieces, _),) = refine(model, [scene.initial], [scene.track], RefinementConfig(chunk_frames=8))
     torch.testing.assert_close(trajectory_joints(model, whole), trajectory_joints(model, pieces), atol=1e-5, rtol=0)
 
 

@@ -10,7 +10,7 @@ image of which all labels speak afterwards.
 """
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from haptic.data.readers import Picture, Window
 from haptic.data.samples import HandLabels
 from haptic.geometry.rotations import rotation_from_aa
 from haptic.geometry.transforms import make_transform
-from haptic.records import Camera, HandParams, RecordT, Targets
+from haptic.records import Camera, HandParams, Targets
 
 
 @dataclass(frozen=True)
@@ -145,14 +145,14 @@ def make_clip(
         frame_gain=torch.from_numpy(augmentation.frame_gain).float()[None],
         box_center_img=center.float()[None],
         box_side_px=(torch.from_numpy(cut_side_px) * image_zoom).float()[None],
-        camera=one_clip(labels.camera),
+        camera=_one_clip(labels.camera),
         camera_weight=labels.camera_weight[None],
         targets=Targets(
             joints_img=labels.joints_img[None],
             joints_img_weight=labels.joints_img_weight[None],
             joints_cam=labels.joints_cam[None],
             joints_cam_weight=labels.joints_cam_weight[None],
-            params=one_clip(labels.params),
+            params=_one_clip(labels.params),
             params_weight=labels.params_weight[None],
         ),
         betas_weight=labels.betas_weight[None],
@@ -165,7 +165,7 @@ def make_clip(
     )
 
 
-def one_clip(record: RecordT) -> RecordT:
+def _one_clip(record: Any) -> Any:
     """Return the record with an axis of one clip before all others."""
     return type(record)(**{f.name: getattr(record, f.name)[None] for f in fields(record)})
 

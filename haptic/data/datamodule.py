@@ -145,7 +145,7 @@ class TrainingData(pl.LightningDataModule):
         if self._loader is None:
             self._loader = self._make_loader()
             if self._place is not None:
-                self._loader.go_to(self._place)
+                self._loader.load_state_dict(self._place)
         return self._loader
 
     def train_dataloader(self) -> BatchLoader:
@@ -174,13 +174,13 @@ class TrainingData(pl.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the data."""
-        return self.loader.place()
+        return self.loader.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a place; it is checked against the config when the batches are asked for."""
         self._place = state_dict
         if self._loader is not None:
-            self._loader.go_to(state_dict)
+            self._loader.load_state_dict(state_dict)
 
     def teardown(self, stage: str | None = None) -> None:
         """Let the workers go."""

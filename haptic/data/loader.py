@@ -148,8 +148,8 @@ def is_in_view(track: Track, draw: Draw) -> bool:
 class BatchLoader:
     """The batches of a run, an epoch at a time; it knows its place, and can be set to any other.
 
-    Workers live on from epoch to epoch. `place` is that of the batch that comes next; it is exact where the caller
-    takes a batch only when it is used, as Lightning does with loaders that know their length.
+    Workers live on from epoch to epoch. Its state is the number of the batch that comes next; that is exact where the
+    caller takes a batch only when it is used, as Lightning does with loaders that know their length.
     """
 
     def __init__(
@@ -182,20 +182,20 @@ class BatchLoader:
         while self.next_batch < (epoch + 1) * self._batches_per_epoch:
             yield self._next()
 
-    def place(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint must keep to go on from here."""
         return {"next_batch": self.next_batch, "num_damaged": self._num_damaged, "plan": self._plan}
 
-    def go_to(self, place: Mapping[str, Any]) -> None:
-        """Go on where `place` was taken.
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken.
 
         Raises:
             ValueError: the run was another; the fields that changed are named.
         """
         changed = [
-            f"{name} (was {place['plan'].get(name)}, is {self._plan.get(name)})"
-            for name in sorted({*place["plan"], *self._plan})
-            if place["plan"].get(name) != self._plan.get(name)
+            f"{name} (was {state_dict['plan'].get(name)}, is {self._plan.get(name)})"
+            for name in sorted({*state_dict["plan"], *self._plan})
+            if state_dict["plan"].get(name) != self._plan.get(name)
         ]
         if changed:
             raise ValueError(
@@ -203,7 +203,7 @@ class BatchLoader:
                 "the same config, or start a new run from the checkpoint's weights"
             )
         self.close()
-        self.next_batch, self._num_damaged = place["next_batch"], place["num_damaged"]
+        self.next_batch, self._num_damaged = state_dict["next_batch"], state_dict["num_damaged"]
 
     def close(self) -> None:
         """Let the workers go."""

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -52,6 +52,7 @@ class Window:
     key: str
 
 
+@runtime_checkable
 class Track(Protocol):
     """One hand of one clip, opened."""
 
@@ -64,6 +65,7 @@ class Track(Protocol):
         """Return frames by their places in the track, decoded."""
 
 
+@runtime_checkable
 class TrackSet(Protocol):
     """A named set of tracks."""
 

@@ -224,11 +224,12 @@ def labels_from_npz(data: bytes, *, where: str) -> StoredHand:
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in (*LABEL_SHAPES, "is_right")}
-    except KeyError as error:
-        raise ValueError(f"{where}: the array {error.args[0]} is missing; see docs/shards.md") from None
+            missing = [name for name in (*LABEL_SHAPES, "is_right") if name not in archive.files]
+            arrays = {name: archive[name] for name in (*LABEL_SHAPES, "is_right") if name not in missing}
     except Exception as error:  # a damaged zip can raise anything
         raise ValueError(f"{where}: not a readable npz ({type(error).__name__}: {error})") from None
+    if missing:
+        raise ValueError(f"{where}: the array {missing[0]} is missing; see docs/shards.md")
     _check_shapes(arrays, where=where)
     tensors = {name: torch.from_numpy(np.array(values)) for name, values in arrays.items()}
     params = HandParams(**{name: tensors.pop(name) for name in PARAM_NAMES})

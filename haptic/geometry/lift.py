@@ -4,6 +4,8 @@ Everything here is about right hands in (flipped) images, like the network's ans
 quirks that published numbers rest on; the others do what the camera does.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -98,3 +100,28 @@ def hamer_lift(
     size = box_side_px * scale + TINY
     side_ways = shift_crop + 2 * (box_center_img - image_size / 2) / size[..., None]
     return torch.cat([side_ways, (2 * focal_px / size)[..., None]], dim=-1)
+
+
+def chain_depth(
+    frames: Sequence[Sequence[int]], keep: Sequence[Sequence[int]], depth: Sequence[Float[Tensor, " W"]]
+) -> Float[Tensor, " T"]:
+    """Join the depths of overlapping windows of a track: relative to its first frame.
+
+    The network's absolute depth means little, so windows are joined where they overlap and only differences inside a
+    window count. Where one frame is kept twice the later answer wins, as the official files do.
+
+    Args:
+        frames: of each window, counted from the track's first.
+        keep: the places in each window whose depth is kept; the others are settled by the windows before.
+    """
+    chained = torch.zeros(max(one[-1] for one in frames) + 1, dtype=depth[0].dtype, device=depth[0].device)
+    for number, (own, kept, predicted) in enumerate(zip(frames, keep, depth, strict=True)):
+        if number > 0:
+            # The frames that the windows so far have settled; always at least this window's first.
+            known = [place for place in range(len(own)) if place not in kept]
+            offset = (chained[[own[place] for place in known]] - predicted[known]).mean()
+        else:
+            offset = -predicted[0]
+        for place in kept:
+            chained[own[place]] = predicted[place] + offset
+    return chained

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from haptic.geometry.boxes import infill
+from haptic.geometry.lift import chain_depth
 from haptic.records import HandPrediction
 
 FARTHEST_HAND_M = 50.0  # farther off, a hand is less than a pixel
@@ -77,30 +78,22 @@ def _official_windows(num_frames: int, config: WindowConfig) -> list[Window]:
 
 
 def stitch(windows: Sequence[Window], answers: Sequence[HandPrediction]) -> HandPrediction:
-    """Return one prediction (B = 1) for the whole track; `depth` is then relative to its first frame.
+    """Return one prediction (B = 1) for the whole track; `depth` is then relative to its first frame (`chain_depth`).
 
-    The network's absolute depth means little, so windows are joined where they overlap and only differences inside a
-    window count. Where one frame is kept twice the later answer wins, as the official files do.
+    Where one frame is kept twice the later answer wins, as the official files do.
 
     Args:
         answers: the prediction of each window, with B = 1 and as many frames.
     """
-    num_frames = max(window.frames[-1] for window in windows) + 1
-    like = answers[0].depth
-    depth = torch.zeros(num_frames, dtype=like.dtype, device=like.device)
-    source = torch.zeros(num_frames, dtype=torch.long, device=like.device)
+    depth = chain_depth(
+        [window.frames for window in windows],
+        [window.keep for window in windows],
+        [answer.depth[0] for answer in answers],
+    )
+    source = torch.zeros(len(depth), dtype=torch.long, device=depth.device)
     start = 0
-    for number, (window, answer) in enumerate(zip(windows, answers, strict=True)):
-        predicted = answer.depth[0]
-        if number > 0:
-            # The frames that the windows so far have settled; always at least this window's first.
-            known = [place for place in range(len(window.frames)) if place not in window.keep]
-            settled = depth[[window.frames[place] for place in known]]
-            offset = (settled - predicted[known]).mean()
-        else:
-            offset = -predicted[0]
+    for window in windows:
         for place in window.keep:
-            depth[window.frames[place]] = predicted[place] + offset
             source[window.frames[place]] = start + place
         start += len(window.frames)
     picked = {

@@ -46,15 +46,29 @@ class CheckpointInfo:
 # --- our own ---------------------------------------------------------------------------------------------------------
 
 
-def save_checkpoint(path: Path, model: Haptic, *, hand_model_name: str) -> None:
-    """Write weights and config: tensors and plain values only, so that loading runs nothing."""
+def save_checkpoint(
+    path: Path,
+    model: Haptic,
+    *,
+    hand_model_name: str,
+    weights: Mapping[str, Tensor] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> None:
+    """Write weights and config: tensors and plain values only, so that loading runs nothing.
+
+    Args:
+        weights: in place of the model's own, a moving average of them.
+        training: what a run needs beside them to go on; who only wants the network does not read it.
+    """
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "hand_model": hand_model_name,
         "config": _plain_config(model.config),
-        "state_dict": {name: value.detach().cpu() for name, value in model.state_dict().items()},
+        "state_dict": {name: value.detach().cpu() for name, value in (weights or model.state_dict()).items()},
     }
+    if training is not None:
+        content["training"] = dict(training)
     with atomic_write(path) as file:
         torch.save(content, file)
 

@@ -105,6 +105,10 @@ class Objective:
         self._is_official = config.reduction == "official"
         self._reduce: Reduce = weighted_sum if self._is_official else global_weighted_mean
 
+    def to(self, device: torch.device) -> None:
+        """Move the hand model to where predictions will be."""
+        self._hand_model.to(device)
+
     def __call__(
         self,
         video: tuple[HandPrediction, ClipBatch] | None,

@@ -155,7 +155,9 @@ def sample_pose(num: int, *, rng: np.random.Generator) -> Float[Tensor, "num 15 
     return pose_from_angles(sample_angles(num, rng=rng))
 
 
-def limits_at(angles: Tensor) -> tuple[Tensor, Tensor]:
+def limits_at(
+    angles: Float[Tensor, "*batch 15 3"],
+) -> tuple[Float[Tensor, "*batch 15 3"], Float[Tensor, "*batch 15 3"]]:
     """Return the ranges with the knuckles' sideways ones narrowed by how far they are bent."""
     lower, upper = _LOWER.to(angles), _UPPER.to(angles)
     bent = ((angles[..., FLEXION] + REST_ANGLES.to(angles)[:, FLEXION]) / (torch.pi / 2)).clamp(0, 1)

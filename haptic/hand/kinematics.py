@@ -3,7 +3,7 @@
 A landmark moves about every joint between itself and the wrist: its derivative along a joint's angle is that angle's
 axis crossed with the way from the joint to the landmark. One pass gives all of them, about a hundred times cheaper
 than one forward derivative for each unknown. Fingertips are taken as fixed to the last bone, which leaves out the
-tenths of a millimetre by which skinning and pose correctives move them; `haptic.hand.landmarks` has the exact places.
+millimetre or two by which skinning and pose correctives move them; `haptic.hand.landmarks` has the exact places.
 """
 
 from dataclasses import dataclass

@@ -1,3 +1,5 @@
+"""Cameras: which source is used, and what is refused."""
+
 import json
 import math
 from pathlib import Path

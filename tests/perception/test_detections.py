@@ -1,3 +1,5 @@
+"""Detections from elsewhere: read strictly, completed carefully."""
+
 import json
 
 import numpy as np
@@ -173,7 +175,7 @@ def test_detections_without_names_are_associated(tmp_path):
 
 def test_a_detection_beyond_the_last_frame_is_refused(tmp_path):
     found = read_detections(write(tmp_path, entry(7)), **{**SIZE, "num_frames": None})
-    with pytest.raises(ValueError, match="name frame 7, but the video has frames 0 to 2"):
+    with pytest.raises(ValueError, match="names frame 7, but the video has frames 0 to 2"):
         follow_given(frames(3), found, None)
 
 

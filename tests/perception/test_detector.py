@@ -1,3 +1,5 @@
+"""The hand landmarker: sides, axes, pixels, silence; on real pictures where they are at hand."""
+
 import os
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+"""Following hands: scripted detections whose truth is known."""
+
 from dataclasses import replace
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Decoding: every kind of file a user may give, whole, odd or broken."""
+
 from fractions import Fraction
 from pathlib import Path
 

@@ -34,12 +34,12 @@ class ScoredWindow(Record):
 class WindowLabels(Record):
     """What a window's answer is compared with, and what it is lifted by."""
 
-    frame_index: Int[Tensor, "1 T"]
-    joints_cam: Float[Tensor, "1 T 21 3"]
-    joints_weight: Float[Tensor, "1 T 21"]
-    place_weight: Float[Tensor, "1 T"]
-    box_center_img: Float[Tensor, "1 T 2"]
-    K: Float[Tensor, "1 T 3 3"]
+    frame_index: Int[Tensor, "B T"]
+    joints_cam: Float[Tensor, "B T 21 3"]
+    joints_weight: Float[Tensor, "B T 21"]
+    place_weight: Float[Tensor, "B T"]
+    box_center_img: Float[Tensor, "B T 2"]
+    K: Float[Tensor, "B T 3 3"]
 
 
 @dataclass(frozen=True)

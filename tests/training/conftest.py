@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from haptic.data.batches import ClipBatch, RealHands, TrainingBatch
+from haptic.data.samples import SampleWriter, WriterConfig, labels_from_trajectory
 from haptic.geometry.cameras import project
 from haptic.geometry.rotations import rotation_from_aa
 from haptic.hand.anatomy import sample_pose
+from haptic.hand.joints import PARENTS_21
+from haptic.hand.model import trajectory_joints
 from haptic.models.backbone import BackboneConfig
 from haptic.models.decoder import DecoderConfig
 from haptic.models.haptic import HapticConfig
@@ -107,3 +111,67 @@ def make_batch(make_clips, make_real):
         )
 
     return make
+
+
+def paint_hands(joints_img, *, width_px=320, height_px=240):
+    """Draw bones as thick lines, each finger in its own colour: enough to learn from."""
+    image = np.full((height_px, width_px, 3), 40, np.uint8)
+    colors = [(250, 80, 80), (80, 250, 80), (80, 120, 250), (240, 240, 70), (230, 90, 240)]
+    for joints in joints_img:
+        points = [(round(float(x)), round(float(y))) for x, y in joints]
+        for joint, parent in enumerate(PARENTS_21):
+            if parent >= 0:
+                cv2.line(image, points[parent], points[joint], colors[(joint - 1) // 4], 4)
+    return image
+
+
+@pytest.fixture(scope="session")
+def shard_folder(make_result, open_hand, tmp_path_factory):
+    """A folder with two shards of hands drawn as bones: right and left, 20 frames each clip."""
+    folder = tmp_path_factory.mktemp("shards")
+    with SampleWriter(
+        folder, prefix="bones", data_set="bones", licence="CC0-1.0", hand_model=open_hand.name,
+        config=WriterConfig(max_crop_px=96, max_frame_px=96, max_shard_clips=2),
+    ) as writer:  # fmt: skip
+        for number in range(4):
+            result = make_result(spans=((0, 20), (0, 20)), num_frames=20, moving_camera=number % 2 == 1)
+            hands, joints_img = {}, []
+            for name, trajectory in result.hands.items():
+                joints_cam = trajectory_joints(open_hand, trajectory)
+                hands[name] = labels_from_trajectory(trajectory, joints_cam)
+                joints_img.append(project(joints_cam, trajectory.camera.K))
+            images = [paint_hands([one[frame] for one in joints_img]) for frame in range(20)]
+            writer.add_clip(f"clip{number}", images, hands, fps=30.0)
+    return folder
+
+
+TINY_YAML = """
+run: {{out: {out}, log_every_steps: 1, save_every_steps: 2, validate_every_steps: null}}
+data:
+  sets: {{bones: {{shards: "{shards}/*.tar"}}}}
+  video: {{bones: 1.0}}
+  image: {{bones: 1.0}}
+  validation: [bones]
+  validation_max_tracks: 2
+  clip_frames: 4
+  windows_per_batch: 2
+  images_per_batch: 2
+  real_hands_per_batch: 8
+  num_workers: 0
+network:
+  backbone: {{dim: 32, depth: 1, heads: 2, patch_px: 16, patch_padding_px: 0, drop_path: 0.1}}
+  decoder: {{dim: 32, depth: 2, heads: 2, head_dim: 16, mlp_dim: 32}}
+  crop_side_px: 32
+  frame_side_px: 32
+  keep_width: 1.0
+optim: {{total_steps: 6, lr: 1.0e-3, warmup_steps: 3, schedule: cosine, clip_norm: 10.0, ema_decay: 0.9}}
+trainer: {{accelerator: cpu, devices: 1}}
+"""
+
+
+@pytest.fixture
+def tiny_yaml(shard_folder, tmp_path):
+    """The path of a config of a run that takes a moment, in `tmp_path/run`."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY_YAML.format(out=tmp_path / "run", shards=shard_folder))
+    return path

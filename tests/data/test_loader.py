@@ -1,6 +1,7 @@
 """Batches: the same whoever makes them, from any place in the run; damage is counted; validation shows every frame."""
 
 import os
+import pickle
 import signal
 from dataclasses import fields, replace
 
@@ -329,3 +330,11 @@ def test_lightning_goes_on_in_the_middle_of_an_epoch_with_the_next_batch(shard_d
     trainer(11).fit(second, datamodule=data, ckpt_path=tmp_path / "run.ckpt", weights_only=False)
     assert first.seen == [0, 1, 2, 3, 4, 5]
     assert second.seen == [6, 7, 8, 9, 10]
+
+
+def test_a_worker_that_is_started_from_nothing_makes_the_same_batch(shard_dir):
+    """As on systems where processes are spawned: everything travels by pickle."""
+    data = TrainingData(config_of(shard_dir))
+    maker = data.train_dataloader()._maker
+    first = maker[7]
+    assert_same(pickle.loads(pickle.dumps(maker))[7], first)

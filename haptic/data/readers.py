@@ -86,6 +86,9 @@ class TrackSet(Protocol):
     def open(self, track: int) -> Track:
         """Return a track by number; raise `DamagedSampleError` if its labels cannot be used."""
 
+    def prepare(self, track: int) -> None:
+        """Take note that a track will be opened soon."""
+
 
 @dataclass(frozen=True)
 class _TrackTable:
@@ -157,6 +160,10 @@ class ShardSet:
         while len(self._opened) > OPEN_TRACKS:
             self._opened.popitem(last=False)
         return opened
+
+    def prepare(self, track: int) -> None:
+        """Begin to fetch a track's shard if it must be fetched; it will be opened soon."""
+        self._store.prepare(self.urls[self.shard_of[track]])
 
     def _list_tracks(self) -> _TrackTable:
         parts: list[dict[str, np.ndarray]] = []

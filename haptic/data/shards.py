@@ -14,7 +14,8 @@ import shutil
 import tarfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,9 +179,24 @@ class ShardStore:
         self._cache_dir = DEFAULT_CACHE if cache_dir is None else cache_dir
         self._cache_bytes = int(cache_gb * 1e9)
         self._open: OrderedDict[str, Shard] = OrderedDict()
+        self._asked_for: OrderedDict[str, None] = OrderedDict()
+        self._fetcher: ThreadPoolExecutor | None = None
+        self._owner = os.getpid()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_open": OrderedDict()}  # a worker opens its own files
+        # A worker opens its own files and fetches by itself.
+        return {**self.__dict__, "_open": OrderedDict(), "_asked_for": OrderedDict(), "_fetcher": None}
+
+    def prepare(self, url: str) -> None:
+        """Begin to fetch a shard that will be needed, without waiting for it; local ones need nothing."""
+        if not is_remote(url) or url in self._asked_for:
+            return
+        self._asked_for[url] = None
+        if len(self._asked_for) > OPEN_SHARDS:
+            self._asked_for.popitem(last=False)
+        if self._fetcher is None or self._owner != os.getpid():  # threads do not follow into forked workers
+            self._fetcher, self._owner = ThreadPoolExecutor(max_workers=1), os.getpid()
+        self._fetcher.submit(self.local_path, url)  # who reads the shard meets the error, if there is one
 
     def shard(self, url: str) -> Shard:
         """Return the open shard.
@@ -229,8 +245,8 @@ class ShardStore:
         if not path.is_file():
             with _locked(path.with_suffix(".lock")):
                 if not path.is_file():
-                    self._make_room()
                     _fetch(url, path)
+                    self._make_room()
         os.utime(path)  # the cache drops what was not asked for the longest
         return path
 
@@ -262,13 +278,18 @@ class ShardStore:
         return self._cache_dir / (hashlib.sha256(url.encode()).hexdigest()[:24] + suffix)
 
     def _make_room(self) -> None:
-        tars = sorted(self._cache_dir.glob("*.tar"), key=lambda path: path.stat().st_mtime)
-        used = sum(path.stat().st_size for path in tars)
-        for path in tars[:-KEPT_SHARDS] if used > self._cache_bytes else []:
-            used -= path.stat().st_size
-            path.unlink(missing_ok=True)  # who has it open keeps it
+        """Drop what was not asked for the longest until the cache has its size; other processes may do so too."""
+        ages: list[tuple[float, int, Path]] = []
+        for path in self._cache_dir.glob("[!.]*.tar"):
+            with suppress(FileNotFoundError):
+                ages.append((path.stat().st_mtime, path.stat().st_size, path))
+        ages.sort()
+        used = sum(size for _time, size, _path in ages)
+        for _time, size, path in ages[:-KEPT_SHARDS]:
             if used <= self._cache_bytes:
                 break
+            used -= size
+            path.unlink(missing_ok=True)  # who has it open keeps it
 
 
 def _read_table(path: Path, version: str, shard_bytes: int | None) -> dict[str, np.ndarray] | None:

@@ -26,6 +26,9 @@ class FakeSet:
     def open(self, track):
         raise NotImplementedError
 
+    def prepare(self, track):
+        raise NotImplementedError
+
 
 def make_stream(sets, shares, *, clip_frames=8, seed=0, kind=VIDEO, **options):
     return Stream(sets, shares, name="data.video", kind=kind, seed=seed, clip_frames=clip_frames, **options)

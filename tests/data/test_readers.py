@@ -160,6 +160,30 @@ def test_a_piped_shard_reads_like_the_file(shard_dir, tmp_path):
     assert len(list((tmp_path / "cache").glob("*.tar"))) == 1
 
 
+def test_the_cache_drops_the_shards_that_were_not_asked_for_the_longest(shard_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr("haptic.data.shards.KEPT_SHARDS", 1)
+    urls = tuple(f"pipe:cat {path}" for path in sorted(shard_dir.glob("*.tar")))
+    size_gb = max(path.stat().st_size for path in shard_dir.glob("*.tar")) / 1e9
+    store = ShardStore(cache_dir=tmp_path, cache_gb=1.5 * size_gb)
+    one = ClipSet("piped", urls, store=store)
+    assert len(one.num_frames) == 12
+    assert 1 <= len(list(tmp_path.glob("*.tar"))) <= 2
+    again = ClipSet("piped", urls, store=ShardStore(cache_dir=tmp_path, cache_gb=1.5 * size_gb))
+    for track in range(12):
+        again.open(track).window([0])  # fetched once more, where it was dropped
+
+
+def test_a_shard_that_will_be_needed_is_fetched_meanwhile(shard_dir, tmp_path):
+    path = shard_dir / "clips-000000.tar"
+    store = ShardStore(cache_dir=tmp_path)
+    one = ClipSet("piped", f"pipe:cat {path}", store=store)
+    (fetched,) = tmp_path.glob("*.tar")
+    fetched.unlink()
+    one.prepare(0)
+    store._fetcher.shutdown(wait=True)
+    assert fetched.stat().st_size == path.stat().st_size
+
+
 def test_a_pipe_that_fails_is_named(tmp_path):
     store = ShardStore(cache_dir=tmp_path)
     with pytest.raises(ValueError, match=r"absent-7.tar: the shard cannot be fetched by 'pipe:cat /nowhere"):

@@ -1,3 +1,5 @@
+"""Velocity, acceleration and jerk are exact for polynomials at uneven times."""
+
 import torch
 
 from haptic.geometry.motion import acceleration, angular_acceleration, jerk, second_difference_weights

@@ -1,3 +1,5 @@
+"""Losses see what they should, in the unit they say, and are blind to the rest."""
+
 import numpy as np
 import pytest
 import torch

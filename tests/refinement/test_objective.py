@@ -1,3 +1,5 @@
+"""The objective is the sum of the losses; gradient, curvature and banded step are what they claim to be."""
+
 from collections.abc import Callable
 
 import pytest

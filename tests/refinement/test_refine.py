@@ -1,3 +1,5 @@
+"""Refined hands are nearer to the truth, smooth, within range, and whole: no seam, no lag, no pull of outliers."""
+
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Mesh surgery keeps a surface a surface."""
+
 import numpy as np
 import pytest
 import trimesh

@@ -53,6 +53,7 @@ class HamerSet(ShardSet):
     """HaMeR's tars; each hand that passes the filter is a track of one frame."""
 
     format = "haptic-hamer-low1-1"
+    open_tracks = 4  # they keep their pictures
 
     def _list_key(self, shard: Shard, key: str) -> list[tuple[str, int]]:
         records = read_records(shard, key)

@@ -19,7 +19,6 @@ from haptic.data.shards import DamagedSampleError, Shard, ShardStore, expand_sha
 from haptic.geometry.rotations import rotation_from_aa
 from haptic.hand.mirror import mirror_camera, mirror_image, mirror_params, mirror_points, mirror_points_img
 
-OPEN_TRACKS = 256  # whose labels one process keeps
 TRACKS_FORMAT = "haptic-tracks-1"
 
 
@@ -109,6 +108,7 @@ class ShardSet:
     """
 
     format = ""
+    open_tracks = 256  # whose labels one process keeps
 
     def __init__(self, name: str, shards: str | tuple[str, ...], *, store: ShardStore) -> None:
         try:
@@ -157,7 +157,7 @@ class ShardSet:
         except ValueError as error:
             raise DamagedSampleError(f"set {self.name}, {error}") from None
         self._opened[track] = opened
-        while len(self._opened) > OPEN_TRACKS:
+        while len(self._opened) > self.open_tracks:
             self._opened.popitem(last=False)
         return opened
 

@@ -109,9 +109,10 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: TrainingBatch, _batch_index: int) -> None:
         """Learn from one batch; every `accumulate` of them make a step."""
         rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-        torch.manual_seed(self._seed + 1_000_003 * batch.index + 7_919 * rank)
         if self._starts_from_nothing and batch.index == 0:
+            torch.manual_seed(self._seed)  # the same weights in every process
             self.network.readout.start_at_mean(mean_scale(batch))
+        torch.manual_seed(self._seed + 1_000_003 * batch.index + 7_919 * rank)
         self._keys = (*(self._keys if self._parts else ()), *batch.keys)
         answers = self._answers(batch)
         with torch.autocast(self.device.type, enabled=False):

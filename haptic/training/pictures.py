@@ -90,6 +90,8 @@ def _path_tile(
         line = [(round(float(x)), round(float(y))) for x, y in places]
         for start, end in pairwise(line):
             cv2.line(tile, start, end, color, 1, cv2.LINE_AA)
-        cv2.circle(tile, line[0], 3, color, -1, cv2.LINE_AA)
+        for place in line:
+            cv2.circle(tile, place, 2, color, -1, cv2.LINE_AA)
+        cv2.circle(tile, line[0], 5, color, 1, cv2.LINE_AA)  # where the path begins
     cv2.putText(tile, f"{100 * span:.1f} cm", (6, TILE_PX - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.35, INK, 1, cv2.LINE_AA)
     return tile

@@ -69,6 +69,18 @@ def limb_verts(
     return _smooth_midpoints(coarse, topology.coarse_faces, topology.edges)
 
 
+def coarse_limb_verts(
+    topology: LimbTopology,
+    hand_verts: Float[np.ndarray, "V 3"],
+    *,
+    orientation: Float[np.ndarray, "3 3"],
+    elbow: Float[np.ndarray, " 3"],
+    shoulder: Float[np.ndarray, " 3"],
+) -> Float[np.ndarray, "U 3"]:
+    """Return the vertices of `coarse_faces`: the limb without the midpoints, for small pictures."""
+    return _with_arm(hand_verts, topology.wrist_loop, orientation, elbow, shoulder)
+
+
 def open_loop(faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, " L"]:
     """Return the vertices of a mesh's only open edge, in the order in which its faces go round it."""
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])

@@ -56,13 +56,13 @@ def make_room(
             things.append(_standing_box(x, z, desk_height_m, size, rng.uniform(0, np.pi), texture))
         else:
             things.append(_cylinder(x, z, desk_height_m, rng.uniform(0.03, 0.05), rng.uniform(0.08, 0.14), texture))
-    things.append(_ellipsoid((0, 0.52, -0.14), (0.21, 0.34, 0.12), shirt))
+    things.append(make_ellipsoid((0, 0.52, -0.14), (0.21, 0.34, 0.12), shirt))
     if camera_distance_m > HEAD_SHOWS_BEYOND_M:
         skin = make_texture(np.ones((16, 16, 3)) * skin_color, 0.1)
         hair = make_texture(np.ones((16, 16, 3)) * np.array([0.05, 0.03, 0.02]) * rng.uniform(0.3, 6), 0.1)
-        things.append(_ellipsoid((0, 0.02, -0.09), (0.074, 0.115, 0.09), skin))
-        things.append(_ellipsoid((0, -0.03, -0.11), (0.083, 0.09, 0.09), hair))
-        things.append(_ellipsoid((0, 0.15, -0.11), (0.055, 0.10, 0.055), skin))
+        things.append(make_ellipsoid((0, 0.02, -0.09), (0.074, 0.115, 0.09), skin))
+        things.append(make_ellipsoid((0, -0.03, -0.11), (0.083, 0.09, 0.09), hair))
+        things.append(make_ellipsoid((0, 0.15, -0.11), (0.055, 0.10, 0.055), skin))
     return Room(shell=(shell,), things=tuple(things))
 
 
@@ -131,7 +131,8 @@ def _cylinder(x: float, z: float, desk_y: float, radius: float, height: float, t
     return Surface(verts.astype(np.float32), faces, normals.astype(np.float32), places.astype(np.float32), texture, 0.3)
 
 
-def _ellipsoid(centre: tuple[float, ...], radii: tuple[float, ...], texture: Texture) -> Surface:
+def make_ellipsoid(centre: tuple[float, ...], radii: tuple[float, ...], texture: Texture) -> Surface:
+    """Return a ball stretched along the axes."""
     rows, columns = 14, 24
     latitude = np.linspace(-np.pi / 2, np.pi / 2, rows + 1)[:, None]
     longitude = np.linspace(0, 2 * np.pi, columns + 1)[None]

@@ -70,8 +70,8 @@ def paint_skin(model: HandModel, *, skin: float, redness: float, rng: np.random.
     palm_tone = base ** (1 - 0.3 * skin) * np.array([1.06, 1.0, 1.0])  # palms carry little melanin
     layers = []
     for is_palm, tone in ((True, palm_tone), (False, base)):
-        mottle = 0.6 * _cloud(height, width, cell=60, rng=rng) + 0.4 * _cloud(height, width, cell=14, rng=rng)
-        fine = _cloud(height, width, cell=4, rng=rng)
+        mottle = 0.6 * cloud(height, width, cell=60, rng=rng) + 0.4 * cloud(height, width, cell=14, rng=rng)
+        fine = cloud(height, width, cell=4, rng=rng)
         blood = (0.25 + 0.75 * redness) * (0.5 + 0.5 * mottle)
         blood = blood * (0.5 if is_palm else 0.25)
         dark = 0.05 * mottle + 0.05 * fine
@@ -93,8 +93,8 @@ def paint_wood(*, rng: np.random.Generator) -> Texture:
     light = np.array([0.50, 0.33, 0.19]) * rng.uniform(0.35, 1.1)
     dark = light * np.array([0.62, 0.52, 0.42])
     rows = np.arange(side)[:, None] / side
-    grain = cv2.resize(_cloud(side, 40, cell=5, rng=rng), (side, side), interpolation=cv2.INTER_CUBIC)
-    rings = 0.5 + 0.5 * np.sin(2 * np.pi * (rows * 26 + 1.6 * _cloud(side, side, cell=200, rng=rng)))
+    grain = cv2.resize(cloud(side, 40, cell=5, rng=rng), (side, side), interpolation=cv2.INTER_CUBIC)
+    rings = 0.5 + 0.5 * np.sin(2 * np.pi * (rows * 26 + 1.6 * cloud(side, side, cell=200, rng=rng)))
     board = (np.arange(side) // (side // 8)) % 8
     tint = rng.normal(0, 0.12, 8)[board][:, None]
     joint = (np.arange(side) % (side // 8) < 2)[:, None] * 0.5
@@ -105,16 +105,16 @@ def paint_wood(*, rng: np.random.Generator) -> Texture:
 def paint_plain(*, rng: np.random.Generator, lightness: tuple[float, float] = (0.08, 0.7)) -> Texture:
     """Return paint or laminate: one colour, a little uneven, 1 m repeated."""
     side = 512
-    colour = _colour(rng, lightness=lightness, saturation=0.35)
-    uneven = 1 + 0.07 * _cloud(side, side, cell=80, rng=rng) + 0.04 * _cloud(side, side, cell=4, rng=rng)
+    colour = draw_color(rng, lightness=lightness, saturation=0.35)
+    uneven = 1 + 0.07 * cloud(side, side, cell=80, rng=rng) + 0.04 * cloud(side, side, cell=4, rng=rng)
     return make_texture(uneven[..., None] * colour, 1.0 / side)
 
 
 def paint_cloth(*, rng: np.random.Generator) -> Texture:
     """Return woven cloth, plain, striped or checked, 0.2 m repeated."""
     side = 256
-    colour = _colour(rng, lightness=(0.03, 0.6), saturation=0.6)
-    other = _colour(rng, lightness=(0.03, 0.6), saturation=0.6)
+    colour = draw_color(rng, lightness=(0.03, 0.6), saturation=0.6)
+    other = draw_color(rng, lightness=(0.03, 0.6), saturation=0.6)
     columns, rows = np.meshgrid(np.arange(side), np.arange(side))
     weave = 1 + 0.12 * np.sin(columns * np.pi / 2) * np.sin(rows * np.pi / 2)
     kind = rng.integers(3)
@@ -123,7 +123,7 @@ def paint_cloth(*, rng: np.random.Generator) -> Texture:
         share = share + 0.5 * (rows % 64 < 22)
     if kind == 2:
         share = share + 0.5 * (columns % 64 < 22)
-    folds = 1 + 0.12 * _cloud(side, side, cell=40, rng=rng)
+    folds = 1 + 0.12 * cloud(side, side, cell=40, rng=rng)
     return make_texture(
         (weave * folds)[..., None] * ((1 - share[..., None]) * colour + share[..., None] * other), 0.2 / side
     )
@@ -133,41 +133,42 @@ def paint_wall(*, rng: np.random.Generator) -> Texture:
     """Return a room's wall: paint, and on it pictures, shelves with books, a window or a door; 4 m repeated."""
     side = 1024
     texel = 4.0 / side
-    wall = np.ones((side, side, 3)) * _colour(rng, lightness=(0.25, 0.75), saturation=0.2)
-    wall *= (1 + 0.05 * _cloud(side, side, cell=200, rng=rng))[..., None]
+    wall = np.ones((side, side, 3)) * draw_color(rng, lightness=(0.25, 0.75), saturation=0.2)
+    wall *= (1 + 0.05 * cloud(side, side, cell=200, rng=rng))[..., None]
     for _ in range(rng.integers(5, 12)):
         width, height = rng.integers(50, 260, 2)
         left, top = rng.integers(0, side - width), rng.integers(0, side - height)
         if rng.random() < 0.5:
-            wall[top : top + height, left : left + width] = _poster(int(height), int(width), rng=rng)
+            wall[top : top + height, left : left + width] = paint_poster(int(height), int(width), rng=rng)
         else:
             wall[top : top + height, left : left + width] = _bookshelf(int(height), int(width), rng=rng)
     return make_texture(wall, texel)
 
 
-def _poster(height: int, width: int, *, rng: np.random.Generator) -> np.ndarray:
-    picture = np.ones((height, width, 3)) * _colour(rng, lightness=(0.05, 0.9), saturation=0.7)
+def paint_poster(height: int, width: int, *, rng: np.random.Generator) -> np.ndarray:
+    """Return a framed picture of discs and rectangles."""
+    picture = np.ones((height, width, 3)) * draw_color(rng, lightness=(0.05, 0.9), saturation=0.7)
     for _ in range(rng.integers(2, 9)):
         centre = (int(rng.integers(width)), int(rng.integers(height)))
-        colour = tuple(float(c) for c in _colour(rng, lightness=(0.02, 0.9), saturation=0.8))
+        colour = tuple(float(c) for c in draw_color(rng, lightness=(0.02, 0.9), saturation=0.8))
         if rng.random() < 0.5:
             cv2.circle(picture, centre, int(rng.integers(5, 60)), colour, -1, cv2.LINE_AA)
         else:
             corner = (int(rng.integers(width)), int(rng.integers(height)))
             cv2.rectangle(picture, centre, corner, colour, -1)
-    frame = _colour(rng, lightness=(0.02, 0.6), saturation=0.3)
+    frame = draw_color(rng, lightness=(0.02, 0.6), saturation=0.3)
     picture[:6], picture[-6:], picture[:, :6], picture[:, -6:] = frame, frame, frame, frame
     return picture
 
 
 def _bookshelf(height: int, width: int, *, rng: np.random.Generator) -> np.ndarray:
     shelf = np.ones((height, width, 3)) * 0.04
-    board = _colour(rng, lightness=(0.1, 0.5), saturation=0.4)
+    board = draw_color(rng, lightness=(0.1, 0.5), saturation=0.4)
     for top in range(0, height, 70):
         left = 4
         while left < width - 6:
             thickness, tall = int(rng.integers(6, 18)), int(rng.integers(35, 60))
-            colour = _colour(rng, lightness=(0.03, 0.7), saturation=0.7)
+            colour = draw_color(rng, lightness=(0.03, 0.7), saturation=0.7)
             shelf[max(top + 64 - tall, 0) : top + 64, left : min(left + thickness - 1, width - 4)] = colour
             left += thickness
         shelf[top + 64 : top + 70] = board
@@ -287,7 +288,7 @@ def _paint_nails(picture: np.ndarray, chains: np.ndarray, tone: np.ndarray) -> n
     return picture
 
 
-def _cloud(height: int, width: int, *, cell: int, rng: np.random.Generator) -> Float[np.ndarray, "_h _w"]:
+def cloud(height: int, width: int, *, cell: int, rng: np.random.Generator) -> Float[np.ndarray, "_h _w"]:
     """Return smooth noise of about unit spread whose blobs are `cell` texels wide; it repeats at the edges."""
     rows, columns = max(height // cell, 2), max(width // cell, 2)
     coarse = np.pad(rng.standard_normal((rows, columns)).astype(np.float32), 2, mode="wrap")
@@ -297,7 +298,7 @@ def _cloud(height: int, width: int, *, cell: int, rng: np.random.Generator) -> F
     return cv2.remap(coarse, *np.meshgrid(map_x, map_y), cv2.INTER_CUBIC)
 
 
-def _colour(rng: np.random.Generator, *, lightness: tuple[float, float], saturation: float) -> np.ndarray:
+def draw_color(rng: np.random.Generator, *, lightness: tuple[float, float], saturation: float) -> np.ndarray:
     """Draw a colour, linear light."""
     hue = rng.uniform(0, 2 * np.pi)
     tint = 1 + saturation * rng.random() * np.cos(hue - np.array([0, 2.1, 4.2]))

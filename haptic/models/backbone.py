@@ -116,7 +116,7 @@ class FeatureMaps(nn.Module):
         self.model.eval()  # or a black picture would enter the running statistics
         with torch.no_grad():
             sizes = [one.shape[-2:] for one in self._maps(torch.zeros(1, 3, height_px, width_px))]
-        self.model.train()
+        self.model.train().to(memory_format=torch.channels_last)  # half as fast again on processors
         channels = self.model.feature_info.channels()
         self.project = nn.ModuleList(nn.Linear(width, config.map_dim) for width in channels)
         self.positions = nn.ParameterList(torch.randn(1, config.map_dim, *size) * POSITION_SPREAD for size in sizes)
@@ -138,7 +138,7 @@ class FeatureMaps(nn.Module):
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         """Return the maps, channels first, whichever way round the model has them."""
-        found = self.model(images)
+        found = self.model(images.contiguous(memory_format=torch.channels_last))
         channels = self.model.feature_info.channels()
         return [
             one if one.shape[1] == width else rearrange(one, "N h w c -> N c h w")

@@ -371,6 +371,7 @@ class SampleWriter:
             hand = StoredHand(labels, np.array(scales, np.float64), np.array(offsets, np.float64))
             members.append((f"{key}.{name}.npz", labels_to_npz(hand, info)))
         self._add_members(members + pictures)
+        self._keys.add(key)  # a clip that failed may be written again, without what it failed at
 
     def close(self) -> None:
         """Write what is left."""
@@ -392,7 +393,6 @@ class SampleWriter:
             if not HAND_PATTERN.fullmatch(name) or name.startswith("right") != bool(labels.is_right):
                 raise ValueError(f"{where}: a hand is named {name!r}; expected right_0, left_0, ... as its labels say")
             check_labels(labels, where=f"{where}, {name}")
-        self._keys.add(key)
 
     def _encode_frame(self, image: np.ndarray) -> bytes:
         return encode_jpeg(reduced(image, self.config.max_frame_px), quality=self.config.jpeg_quality)

@@ -1,0 +1,364 @@
+"""From units of a data set to shards: in parallel, resumable, with bounded memory, and counting what is damaged.
+
+A shard is written by one process, from whole units, and gets its name when it is complete: whoever is interrupted
+gives the same command again. Which units go into which shard follows from the annotations alone.
+"""
+
+import errno
+import json
+import multiprocessing
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from data_prep.dataset import DamagedError, DataSet, Request, Source, SourceClip, Unit
+from data_prep.labels import clip_hands
+from haptic.data.samples import HandLabels, SampleWriter, WriterConfig
+from haptic.files import atomic_write
+
+NO_MODEL = "none"  # the hand model of shards without MANO parameters
+MAX_RETRIES = 1000  # damaged pictures in one clip
+
+
+@dataclass(frozen=True)
+class ConvertConfig:
+    """How a data set is written."""
+
+    workers: int = 1
+    limit: int | None = None  # units
+    max_damaged: int = 100
+    is_partial_fine: bool = False
+    hands_per_shard: int = 4000  # some 200 MB
+    max_crop_px: int = 512
+    max_frame_px: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "hands_per_shard"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit is {self.limit}; expected 1 or more units, or none at all")
+        if self.max_damaged < 0:
+            raise ValueError(f"max_damaged is {self.max_damaged}; expected 0 or more")
+
+
+@dataclass
+class Tally:
+    """What came of the conversion."""
+
+    shards: int = 0
+    clips: int = 0
+    hands: int = 0  # hand-frames
+    frames: int = 0
+    damaged: list[str] = field(default_factory=list)
+
+    def add(self, other: "Tally") -> None:
+        """Add what another shard gave."""
+        self.shards += other.shards
+        self.clips += other.clips
+        self.hands += other.hands
+        self.frames += other.frames
+        self.damaged += other.damaged
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """The units of one shard."""
+
+    path: Path
+    units: tuple[Unit, ...]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped it; says what is there."""
+
+
+def open_source(data_set: DataSet, request: Request, *, is_partial_fine: bool, limit: int | None) -> Source:
+    """Open a split and refuse a download that lacks something, unless going on with the rest was asked for.
+
+    Raises:
+        ValueError: the split is unknown, parts are missing, or there is nothing to convert.
+    """
+    if request.split not in data_set.splits:
+        raise ValueError(f"{data_set.title} has no split {request.split!r}; it has {', '.join(data_set.splits)}")
+    if data_set.mano == "needed" and request.mano is None:
+        raise ValueError(
+            f"{data_set.title} tells hands by MANO parameters only; give your own MANO_RIGHT.pkl with --mano (free for "
+            "research after registration at mano.is.tue.mpg.de)"
+        )
+    source = data_set.open(request)
+    if source.missing and not is_partial_fine:
+        some = "\n  ".join(source.missing[:20])
+        more = f"\n  ... and {len(source.missing) - 20} more" if len(source.missing) > 20 else ""
+        raise ValueError(
+            f"{request.root}: the download of {data_set.title}, {request.split}, lacks {len(source.missing)} parts:\n"
+            f"  {some}{more}\ndownload them, or go on with what is there by --partial"
+        )
+    units = source.units if limit is None else source.units[:limit]
+    if not units:
+        raise ValueError(f"{request.root}: nothing of {data_set.title}, {request.split}, is there to convert")
+    return Source(units, source.clips, source.missing)
+
+
+def convert(
+    data_set: DataSet,
+    request: Request,
+    out: Path,
+    config: ConvertConfig,
+    *,
+    say: Callable[[str], None] = print,
+) -> Tally:
+    """Write the shards of a split that are not there yet: `OUT/SPLIT-000000.tar`, ...
+
+    Raises:
+        ValueError: see `open_source`; also too much damage, no space, or a folder with shards of something else.
+        Interrupted: control-C.
+    """
+    source = open_source(data_set, request, is_partial_fine=config.is_partial_fine, limit=config.limit)
+    out.mkdir(parents=True, exist_ok=True)
+    for rest in out.glob(f".writing-{request.split}-*"):
+        shutil.rmtree(rest)
+    _keep_recipe(out / f"{request.split}.json", data_set, request, config)
+    jobs = plan_shards(source.units, out, request.split, config.hands_per_shard)
+    missing = [job for job in jobs if not job.path.exists()]
+    say(f"{data_set.title}, {request.split}: {len(source.units)} units in {len(jobs)} shards, of which "
+        f"{len(jobs) - len(missing)} are there")  # fmt: skip
+    if config.limit is not None:
+        say(f"  only the first {config.limit} units, as asked for")
+    tally = Tally()
+    worker = _Worker(data_set, request, source, config)
+    started = time.monotonic()
+    try:
+        results = _results(worker, missing, config.workers)
+        for done, one in enumerate(results, start=1):
+            for text in one.damaged:
+                say(f"  damaged: {text}")
+            tally.add(one)
+            _check_damage(tally, config.max_damaged, out)
+            say(_progress(done, len(missing), tally, time.monotonic() - started))
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; {tally.shards} new shards in {out} are complete, the same command goes on from there"
+        ) from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise ValueError(
+            f"{out}: no space is left; the shards that are there are complete. Free some space and give the same "
+            "command again"
+        ) from None
+    say(f"{tally.clips} clips, {tally.frames} frames, {tally.hands} hands in {tally.shards} new shards; "
+        f"{len(tally.damaged)} damaged")  # fmt: skip
+    return tally
+
+
+def plan_shards(units: Sequence[Unit], out: Path, split: str, hands_per_shard: int) -> list[ShardJob]:
+    """Cut the units into shards of about as many hands; a unit is never cut."""
+    jobs: list[ShardJob] = []
+    batch: list[Unit] = []
+    for unit in units:
+        if batch and sum(one.num_hands for one in batch) + unit.num_hands > hands_per_shard:
+            jobs.append(ShardJob(out / f"{split}-{len(jobs):06d}.tar", tuple(batch)))
+            batch = []
+        batch.append(unit)
+    if batch:
+        jobs.append(ShardJob(out / f"{split}-{len(jobs):06d}.tar", tuple(batch)))
+    return jobs
+
+
+class _Worker:
+    """Writes shards; a copy of it lives in every process."""
+
+    def __init__(self, data_set: DataSet, request: Request, source: Source | None, config: ConvertConfig) -> None:
+        self._data_set, self._request, self._config = data_set, request, config
+        self._source = source
+
+    def __getstate__(self) -> dict[str, Any]:
+        from data_prep.registry import find_data_set  # the set's functions are found by its name again
+
+        assert find_data_set(self._data_set.name) is self._data_set
+        return {**self.__dict__, "_data_set": self._data_set.name, "_source": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from data_prep.registry import find_data_set
+
+        self.__dict__.update(state)
+        self._data_set = find_data_set(state["_data_set"])
+
+    def write(self, job: ShardJob) -> Tally:
+        """Write one shard."""
+        if self._source is None:
+            self._source = self._data_set.open(self._request)
+        mano = self._request.mano
+        folder = job.path.parent / f".writing-{job.path.stem}"
+        tally = Tally()
+        # One shard of this job: whole units decide where a shard ends, not its size.
+        limits = WriterConfig(
+            max_crop_px=self._config.max_crop_px, max_frame_px=self._config.max_frame_px,
+            max_shard_mb=float("inf"), max_shard_clips=1_000_000_000,
+        )  # fmt: skip
+        try:
+            with SampleWriter(
+                folder, prefix="shard", data_set=self._data_set.name, licence=self._data_set.licence,
+                hand_model=NO_MODEL if mano is None or self._data_set.mano == "unused" else mano.name, config=limits,
+            ) as writer:  # fmt: skip
+                for unit in job.units:
+                    self._write_unit(writer, unit, tally)
+            for path in writer.paths:
+                path.replace(job.path)
+                tally.shards += 1
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return tally
+
+    def _write_unit(self, writer: SampleWriter, unit: Unit, tally: Tally) -> None:
+        assert self._source is not None
+        try:
+            for clip in self._source.clips(unit):
+                tally.damaged += clip.damaged
+                write_clip(writer, clip, tally)
+        except DamagedError as error:
+            tally.damaged.append(str(error))
+        if len(tally.damaged) > self._config.max_damaged:
+            raise ValueError(_too_damaged(tally.damaged, self._config.max_damaged))
+
+
+def write_clip(writer: SampleWriter, clip: SourceClip, tally: Tally) -> None:
+    """Write a clip without the frames whose pictures cannot be read."""
+    lost: set[int] = set()
+    for _attempt in range(MAX_RETRIES):
+        hands = clip_hands(clip, lost=frozenset(lost))
+        if not hands:
+            return
+        try:
+            writer.add_clip(clip.key, clip_images(clip, hands), hands, fps=clip.fps, source=clip.source)
+        except _LostFrameError as error:
+            lost.add(error.frame)
+            tally.damaged.append(str(error))
+            continue
+        tally.clips += 1
+        tally.hands += sum(len(labels.frame_index) for labels in hands.values())
+        tally.frames += len({frame for labels in hands.values() for frame in labels.frame_index.tolist()})
+        return
+    raise DamagedError(f"{clip.source}: more than {MAX_RETRIES} of its pictures cannot be read")
+
+
+def clip_images(clip: SourceClip, hands: dict[str, HandLabels]) -> Iterator[np.ndarray]:
+    """Give the clip's frames; black for those that no hand is in, which are not read."""
+    wanted = {frame for labels in hands.values() for frame in labels.frame_index.tolist()}
+    nothing = np.broadcast_to(np.zeros(3, np.uint8), (clip.height_px, clip.width_px, 3))
+    for frame in range(len(clip.pictures)):
+        if frame not in wanted:
+            yield nothing
+            continue
+        try:
+            image = clip.pictures.read(frame)
+        except DamagedError as error:
+            raise _LostFrameError(frame, str(error)) from None
+        if image.shape[:2] != (clip.height_px, clip.width_px):
+            raise _LostFrameError(
+                frame,
+                f"{clip.source}, frame {frame}: the picture has {image.shape[1]} x {image.shape[0]} pixels; expected "
+                f"{clip.width_px} x {clip.height_px}",
+            )
+        yield image
+
+
+class _LostFrameError(DamagedError):
+    def __init__(self, frame: int, text: str) -> None:
+        super().__init__(text)
+        self.frame = frame
+
+
+def _results(worker: _Worker, jobs: list[ShardJob], workers: int) -> Iterator[Tally]:
+    if workers == 1 or len(jobs) < 2:
+        torch.set_num_threads(1)
+        yield from map(worker.write, jobs)
+        return
+    # Spawned processes open the annotations anew; forked ones could hang in a library's threads.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(
+        min(workers, len(jobs)), mp_context=context, initializer=_start_process, initargs=(worker,)
+    )
+    try:
+        for future in as_completed([pool.submit(_write_in_process, job) for job in jobs]):
+            yield future.result()
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
+        raise
+    pool.shutdown()
+
+
+_PROCESS_WORKER: list[_Worker] = []
+
+
+def _start_process(worker: _Worker) -> None:
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops them
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _PROCESS_WORKER[:] = [worker]
+
+
+def _write_in_process(job: ShardJob) -> Tally:
+    return _PROCESS_WORKER[0].write(job)
+
+
+def _keep_recipe(path: Path, data_set: DataSet, request: Request, config: ConvertConfig) -> None:
+    """Write down what the shards of a split are made of, or compare it with what is written there."""
+    mano = request.mano
+    recipe = {
+        "data_set": data_set.name,
+        "split": request.split,
+        "hand_model": NO_MODEL if mano is None else mano.name,
+        "with_left_mano": mano is not None and mano.has_left,
+        "limit": config.limit,
+        "hands_per_shard": config.hands_per_shard,
+        "max_crop_px": config.max_crop_px,
+        "max_frame_px": config.max_frame_px,
+        "options": dict(request.options),
+    }
+    written: dict[str, Any] = {}
+    if path.exists():
+        with suppress(ValueError):
+            written = json.loads(path.read_text())
+        changed = sorted(name for name in recipe if recipe[name] != written.get(name))
+        if changed:
+            raise ValueError(
+                f"{path.parent}: its shards of {request.split} were made with another {', '.join(changed)}; take "
+                "another folder, or the same options to go on"
+            )
+        return
+    with atomic_write(path) as file:
+        file.write(json.dumps(recipe, indent=1).encode())
+
+
+def _check_damage(tally: Tally, max_damaged: int, out: Path) -> None:
+    if len(tally.damaged) > max_damaged:
+        raise ValueError(f"{out}: {_too_damaged(tally.damaged, max_damaged)}")
+
+
+def _too_damaged(damaged: list[str], max_damaged: int) -> str:
+    return (
+        f"{len(damaged)} pictures or annotations cannot be read, more than the {max_damaged} of --max-damaged; the "
+        f"last: {damaged[-1]}. Is the download complete?"
+    )
+
+
+def _progress(done: int, total: int, tally: Tally, passed_s: float) -> str:
+    left_s = passed_s / done * (total - done)
+    left = f"{left_s / 3600:.1f} h" if left_s > 5400 else f"{left_s / 60:.0f} min" if left_s > 90 else f"{left_s:.0f} s"
+    rate = tally.frames / max(passed_s, 1e-9)
+    return f"shard {done} of {total}, {tally.frames} frames, {tally.hands} hands, {rate:.0f} frames/s, {left} left"

@@ -41,7 +41,6 @@ from haptic.geometry.raster import (
     RayScene,
     interpolate,
     join_meshes,
-    raycast_scene,
     silhouette,
     vertex_normals,
 )
@@ -56,6 +55,7 @@ EDGE_SAMPLES = 2
 SHADOW_STEP_PX = 4
 BLOCKED_LIGHT = 0.12  # of the key light's share on a desk in shadow
 SOFT_SHADOW_PX = 5
+NEAR_M = 1e-3
 
 
 @dataclass(frozen=True)
@@ -326,7 +326,7 @@ class ClipRenderer:
             ((0, -0.03, -0.11), (0.083, 0.09, 0.09), hair),
             ((0, 0.15, -0.11), (0.055, 0.10, 0.055), face),
         ):
-            surface = make_ellipsoid(centre, radii, plain[0])
+            surface = make_ellipsoid(centre, radii, plain[0], rows=10, columns=16)
             things.append((surface.verts, surface.faces, surface.normals, surface.places, material))
         return things
 
@@ -420,9 +420,10 @@ class ClipRenderer:
         to_view = np.array([[scale, 0, offset[0]], [0, scale, offset[1]], [0, 0, 1]])
         side = self._config.crop_px
         # Pixels of the crop whose place lies in the image: the others are black, as if they had been cut out of it.
-        low = np.clip(np.ceil(scale * -0.5 + offset), 0, side).astype(int)
-        high = np.clip(np.floor(scale * (np.array(self._size) - 0.5) + offset) + 1, 0, side).astype(int)
-        inside = np.s_[low[1] : high[1], low[0] : high[0]]
+        left, top = np.clip(np.ceil(scale * -0.5 + offset), 0, side).astype(int).tolist()
+        last = np.floor(scale * (np.array(self._size) - 0.5) + offset)
+        right, bottom = np.clip(last + 1, 0, side).astype(int).tolist()
+        inside = np.s_[top:bottom, left:right]
         return _View(to_view @ self.drawing.scene.camera.K, side, side, 1.0, inside, hand)
 
     def _developed(self, picture: "_Picture", view: _View, frame: int, rng: np.random.Generator) -> np.ndarray:
@@ -462,6 +463,20 @@ class ClipRenderer:
         return rotation.T @ (np.array([0, 0, self.drawing.wall_distance_m]) - translation)
 
 
+@dataclass(frozen=True)
+class _Met:
+    """The surfaces that N rays met, in the camera's frame."""
+
+    points: Float32[np.ndarray, "N 3"]
+    normals: Float32[np.ndarray, "N 3"]
+    toward_eye: Float32[np.ndarray, "N 3"]
+    places: Float32[np.ndarray, "N 2"]
+    palm_share: Float32[np.ndarray, "N 1"]
+    openness: Float32[np.ndarray, "N 1"]
+    mesh_index: np.ndarray
+    footprint_m: Float32[np.ndarray, " N"]
+
+
 class _Picture:
     """One moment of a clip, ready to be seen by several cameras at the same place."""
 
@@ -493,14 +508,15 @@ class _Picture:
     def light(self, view: _View, hand_way: np.ndarray, far_way: np.ndarray) -> Float32[np.ndarray, "H W 3"]:
         """Return the light that falls on each pixel."""
         behind = smear(self._behind(view), far_way)
-        hits = raycast_scene(self._solid, view.K, width=view.width, height=view.height)
+        hits = self._cast(view)
         flat = hits.reshape(-1)
         found = np.flatnonzero(flat.face_index >= 0)
         front = np.zeros((view.height * view.width, 4), np.float32)
         if len(found):
             pixels = np.stack([found % view.width, found // view.width], axis=-1).astype(np.float32)
-            shared = self._lit(flat[found], pixels, view, found)
-            front[found, :3] = self._shade(flat[found], pixels, view, [lit.ravel()[found] for lit in shared])
+            met = self._met(flat[found], pixels, view)
+            shared = self._lit(met, view, found)
+            front[found, :3] = self._shade(met, [lit.ravel()[found] for lit in shared])
             front[found, 3] = 1
             self._smooth_edges(front, hits, view, shared)
         front = smear(front.reshape(view.height, view.width, 4), hand_way)
@@ -519,14 +535,46 @@ class _Picture:
         found = np.flatnonzero(hits.face_index >= 0)
         samples = np.zeros((len(pixels), 4), np.float32)
         owner = np.repeat(edge, offsets.shape[1])[found]
-        samples[found, :3] = self._shade(hits[found], pixels[found], view, [lit.ravel()[owner] for lit in shared])
+        met = self._met(hits[found], pixels[found], view)
+        samples[found, :3] = self._shade(met, [lit.ravel()[owner] for lit in shared])
         samples[found, 3] = 1
         front[edge] = samples.reshape(len(edge), -1, 4).mean(axis=1)
 
-    def _lit(self, hits: RayHits, pixels: np.ndarray, view: _View, found: np.ndarray) -> list[np.ndarray]:
+    def _cast(self, view: _View) -> RayHits:
+        """Return what each pixel sees; rays are cast where a part's outline box is."""
+        covered = np.zeros((view.height, view.width), bool)
+        for part in self._parts:
+            covered[_box_of(part.verts, view)] = True
+        asked = np.flatnonzero(covered)
+        pixels = np.stack([asked % view.width, asked // view.width], axis=-1).astype(np.float32)
+        met = self._solid.cast_pixels(pixels, view.K)
+        depth = np.full(covered.size, np.inf, np.float32)
+        face_index = np.full(covered.size, -1, np.int32)
+        barycentric = np.zeros((covered.size, 3), np.float32)
+        depth[asked], face_index[asked], barycentric[asked] = met.depth, met.face_index, met.barycentric
+        return RayHits(depth, face_index, barycentric).reshape(view.height, view.width)
+
+    def _met(self, hits: RayHits, pixels: np.ndarray, view: _View) -> _Met:
+        """Return what shading needs to know of the surfaces that rays met."""
+        values = interpolate(hits, self._faces, self._values)
+        inverse = np.linalg.inv(view.K).astype(np.float32)
+        rays = pixels @ inverse[:, :2].T + inverse[:, 2]
+        normals, toward_eye = _unit(values[:, :3]), -_unit(rays)
+        normals[np.einsum("nc,nc->n", normals, toward_eye) < -0.2] *= -1
+        return _Met(
+            points=rays * hits.depth[:, None],
+            normals=normals,
+            toward_eye=toward_eye,
+            places=values[:, 3:5],
+            palm_share=values[:, 5:6],
+            openness=values[:, 6:7],
+            mesh_index=self._mesh_index[hits.face_index],
+            footprint_m=hits.depth / np.float32(view.K[0, 0]),
+        )
+
+    def _lit(self, met: _Met, view: _View, found: np.ndarray) -> list[np.ndarray]:
         """Return, per light, its share that reaches each pixel's surface: one ray each, smoothed over the picture."""
-        points = _points(hits, pixels, view.K)
-        normals = _unit(interpolate(hits, self._faces, self._values[:, :3]))
+        points, normals = met.points, met.normals
         shares = []
         covered = np.zeros((view.height, view.width), np.float32)
         covered.ravel()[found] = 1
@@ -544,18 +592,10 @@ class _Picture:
             shares.append(share)
         return shares
 
-    def _shade(
-        self, hits: RayHits, pixels: np.ndarray, view: _View, shares: list[np.ndarray]
-    ) -> Float32[np.ndarray, "N 3"]:
+    def _shade(self, met: _Met, shares: list[np.ndarray]) -> Float32[np.ndarray, "N 3"]:
         """Return linear light."""
-        values = interpolate(hits, self._faces, self._values)
-        toward_eye = -_unit(_points(hits, pixels, view.K))
-        normals, places, palm_share, openness = values[:, :3], values[:, 3:5], values[:, 5:6], values[:, 6:7]
-        normals = _unit(normals)
-        backwards = np.einsum("nc,nc->n", normals, toward_eye) < -0.2
-        normals[backwards] *= -1
-        mesh_index = self._mesh_index[hits.face_index]
-        albedo, gloss, is_skin = self._surface(mesh_index, places, palm_share, hits.depth / view.K[0, 0])
+        albedo, gloss, is_skin = self._surface(met)
+        normals, toward_eye, openness = met.normals, met.toward_eye, met.openness
         wrap = np.array(SKIN_WRAP, np.float32) * is_skin[:, None]
         light = np.zeros_like(albedo)
         shine = np.zeros_like(albedo)
@@ -576,20 +616,19 @@ class _Picture:
         ambient = ambient * (openness + (openness - openness**2) * 0.45 * albedo)
         return albedo * (light + ambient) + shine
 
-    def _surface(
-        self, mesh_index: np.ndarray, places: np.ndarray, palm_share: np.ndarray, footprint: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _surface(self, met: _Met) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return colour, gloss, and whether it is skin."""
+        places, mesh_index = met.places, met.mesh_index
         albedo = np.zeros((len(places), 3), np.float32)
         gloss = np.array([part.material.gloss for part in self._parts], np.float32)[mesh_index]
         is_skin = np.array([part.material.is_skin for part in self._parts])[mesh_index]
         for index in np.flatnonzero(np.bincount(mesh_index, minlength=len(self._parts))):
             chosen = np.flatnonzero(mesh_index == index)
             material = self._parts[index].material
-            size = np.full(len(chosen), footprint[chosen].mean())
+            size = np.full(len(chosen), met.footprint_m[chosen].mean())
             colours = material.textures[0].sample(places[chosen], size)
             if len(material.textures) == 2:
-                share = palm_share[chosen]
+                share = met.palm_share[chosen]
                 colours = share * colours + (1 - share) * material.textures[1].sample(places[chosen], size)
             albedo[chosen] = colours * material.gain.astype(np.float32)
         return albedo, gloss, is_skin
@@ -633,10 +672,16 @@ def _part(verts: np.ndarray, faces: np.ndarray, normals: np.ndarray, places: np.
     return _Part(np.asarray(verts, np.float32), faces, values, material)
 
 
-def _points(hits: RayHits, pixels: np.ndarray, K: np.ndarray) -> np.ndarray:
-    """Return where the rays through these pixels meet the surface."""
-    inverse = np.linalg.inv(K).astype(np.float32)
-    return (pixels @ inverse[:, :2].T + inverse[:, 2]) * hits.depth[:, None]
+def _box_of(verts: np.ndarray, view: _View) -> tuple[slice, slice]:
+    """Return the rows and columns of the picture that a mesh can touch; all of them if it comes near the camera."""
+    if verts[:, 2].min() < NEAR_M:
+        return np.s_[:, :]
+    points = verts @ view.K.astype(np.float32).T
+    pixels = points[:, :2] / points[:, 2:]
+    size = (view.width, view.height)
+    left, top = np.clip(np.floor(pixels.min(axis=0)), 0, size).astype(int)
+    right, bottom = np.clip(np.ceil(pixels.max(axis=0)) + 1, 0, size).astype(int)
+    return np.s_[top:bottom, left:right]
 
 
 def _disc(direction: np.ndarray, num: int, rng: np.random.Generator) -> Float32[np.ndarray, "N 3"]:

@@ -108,16 +108,17 @@ def turned(heights_m: Float[np.ndarray, " N"] | list[float], radii_m: Float[np.n
 
 
 def distance_to(shape: Shape, points: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
-    """Return the distance to the surface, negative inside; of a turned profile that at the point's own height."""
+    """Return the distance to the surface, negative inside; a turned profile's side is taken at the point's height."""
     if shape.kind == "box":
         beyond = np.abs(points) - np.array(shape.half_size_m)
         return np.linalg.norm(np.maximum(beyond, 0), axis=-1) + np.minimum(beyond.max(axis=-1), 0)
     heights, radii = np.array(shape.heights_m), np.array(shape.radii_m)
-    # Flat ends have two radii at one height, the larger of which counts inside.
-    radius = np.interp(points[..., 1], heights + 1e-9 * np.arange(len(heights)), radii)
-    over = np.maximum(np.abs(points[..., 1] - heights.mean()) - np.ptp(heights) / 2, 0)
+    # Flat ends have two radii at one height, of which the inner one is the side's.
+    within = np.clip(points[..., 1], heights.min() + 1e-6, heights.max() - 1e-6)
+    radius = np.interp(within, heights + 1e-9 * np.arange(len(heights)), radii)
+    over = np.abs(points[..., 1] - (heights.min() + heights.max()) / 2) - np.ptp(heights) / 2
     beside = np.hypot(points[..., 0], points[..., 2]) - radius
-    return np.hypot(np.maximum(beside, 0), over) + np.minimum(np.where(over > 0, 0, beside), 0)
+    return np.hypot(np.maximum(beside, 0), np.maximum(over, 0)) + np.minimum(np.maximum(beside, over), 0)
 
 
 def make_mesh(shape: Shape) -> ObjectMesh:

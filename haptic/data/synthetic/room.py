@@ -131,9 +131,10 @@ def _cylinder(x: float, z: float, desk_y: float, radius: float, height: float, t
     return Surface(verts.astype(np.float32), faces, normals.astype(np.float32), places.astype(np.float32), texture, 0.3)
 
 
-def make_ellipsoid(centre: tuple[float, ...], radii: tuple[float, ...], texture: Texture) -> Surface:
+def make_ellipsoid(
+    centre: tuple[float, ...], radii: tuple[float, ...], texture: Texture, *, rows: int = 14, columns: int = 24
+) -> Surface:
     """Return a ball stretched along the axes."""
-    rows, columns = 14, 24
     latitude = np.linspace(-np.pi / 2, np.pi / 2, rows + 1)[:, None]
     longitude = np.linspace(0, 2 * np.pi, columns + 1)[None]
     unit = np.stack(

@@ -14,9 +14,10 @@ from torch import Tensor
 from haptic.geometry.cameras import project
 from haptic.hand.landmarks import LandmarkKind, LandmarkModel, detector_landmarks, load_landmark_model
 from haptic.hand.mirror import mirror_camera, mirror_params, mirror_points, mirror_track
-from haptic.hand.model import HandModel, load_hand_model
+from haptic.hand.model import HandModel, load_hand_model, trajectory_joints
 from haptic.inference.keypoints import MIN_KNOWN_JOINTS, KeypointInitConfig, init_from_keypoints
 from haptic.inference.network import NetworkConfig, run_network
+from haptic.inference.scale import place_at_depth
 from haptic.models.checkpoint import CheckpointInfo, match_hand_model
 from haptic.models.haptic import Haptic
 from haptic.perception.cameras import CameraConfig, video_camera
@@ -28,6 +29,9 @@ from haptic.records import Camera, HandTrack, Reconstruction, Trajectory
 from haptic.refinement.refine import refine
 from haptic.refinement.report import Quality, RefinementReport, measure_quality
 from haptic.refinement.stages import RefinementConfig
+
+# A wrist outside these is more likely a wrong focal length than a hand.
+NEAREST_M, FARTHEST_M = 0.05, 20.0
 
 ItemT = TypeVar("ItemT")
 Init = Literal["keypoints", "network"]
@@ -69,7 +73,11 @@ class Network:
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """How a video becomes trajectories. `first_depth_m` is the known distance of the wrists in their first frames."""
+    """How a video becomes trajectories.
+
+    `first_depth_m` is the known depth of the wrist of the first hand in its first frame. All hands are then scaled
+    alike; the bare network (`refine="off"`) puts each hand there, in the place of Weak2Full.
+    """
 
     init: Init = "keypoints"
     refine: Refine = "fast"
@@ -139,10 +147,12 @@ def reconstruct(
     show: Progress = Silence() if progress is None else progress
     how_betas, notes = _check_network(config, network, model)
     seconds: dict[str, float] = {}
+    video_camera(source.info, None, config.camera)  # what is wrong with it is said before the long work
     with _timed(seconds, "detection"):
         seen = _perceive(source, config, show)
     notes += [source.warning] if source.warning else []
-    given = video_camera(source.info, len(seen.times_s), config.camera)
+    is_cut_short = config.max_frames is not None
+    given = video_camera(source.info, len(seen.times_s), config.camera, is_cut_short=is_cut_short)
     notes.append(f"camera: {given.source}")
     tracks = seen.tracks
     if config.init == "network":
@@ -161,6 +171,10 @@ def reconstruct(
         with _timed(seconds, "refinement"):
             hands = refine(model, trajectories, tracks, config.refinement, landmark_model=landmark_model)
             trajectories, reports = [hand for hand, _ in hands], [report for _, report in hands]
+    if config.first_depth_m is not None and trajectories and (config.init, config.refine) != ("network", "off"):
+        trajectories, said = place_at_depth(model, trajectories, config.first_depth_m)
+        notes += said
+    notes += _doubts(model, trajectories)
     names = _names(tracks)
     reconstruction = Reconstruction(
         hands=dict(zip(names, trajectories, strict=True)),
@@ -291,11 +305,7 @@ def _place_hands(
     show: Progress,
 ) -> list[Trajectory]:
     """Solve every hand from its joints; left hands are mirrored before and after."""
-    settings = replace(
-        config.keypoints,
-        landmark_kind=landmark_kind,
-        first_depth_m=config.first_depth_m or config.keypoints.first_depth_m,
-    )
+    settings = replace(config.keypoints, landmark_kind=landmark_kind)
     width_px = source.info.width
     trajectories = []
     for track in show.track("place hands", tracks, len(tracks)):
@@ -333,6 +343,16 @@ class _NetworkRun:
             hand_model=self.model,
             zero_betas=self.zero_betas,
         )
+
+
+def _doubts(model: HandModel, trajectories: list[Trajectory]) -> list[str]:
+    """Say where hands came out at distances at which no camera films them."""
+    depths_m = [float(trajectory_joints(model, hand)[:, 0, 2].median()) for hand in trajectories]
+    far = [depth_m for depth_m in depths_m if not NEAREST_M < depth_m < FARTHEST_M]
+    return [
+        f"a hand came out {depth_m:.2g} m from the camera, which is hard to believe: check the focal length"
+        for depth_m in far
+    ]
 
 
 def _names(tracks: list[HandTrack]) -> list[str]:

@@ -1,19 +1,25 @@
 """Many videos, one folder of outputs each: finished ones are skipped, failing ones do not stop the rest.
 
-A video's outputs are written into a hidden folder beside the final one and renamed when all are complete, so that a
-folder under its own name is always whole. The key in its summary.json says from which input and options it was made.
+A folder that is not ours is never touched. A video's outputs are written into a hidden folder beside the final one and
+renamed when all are complete, so that a folder under its own name is always whole. Its summary.json says from which
+input and options it was made.
 """
 
+import glob
 import hashlib
 import json
+import os
 import shutil
+import socket
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import haptic
 from haptic.cli.demo import describe_demo_error
@@ -30,6 +36,9 @@ from haptic.vis.overlay import write_overlay
 from haptic.vis.plots import write_plot
 
 SUMMARY = "summary.json"
+OUR_FILES = {SUMMARY, "trajectory.npz", "scene.glb", "scene.html", "overlay.mp4", "trajectory.png"}
+DRAFT = ".draft-"
+DEBUG = "HAPTIC_DEBUG"  # set, it shows where an error came from
 
 
 @dataclass(frozen=True)
@@ -61,28 +70,34 @@ def run_batch(inputs: Sequence[VideoInput], options: BatchOptions, progress: Pro
     """Reconstruct every input; return 0 if all went well and 2 if any could not be used."""
     _require_writable(options.out)
     failures = 0
+    seen: set[tuple[Path, ...]] = set()
     for number, item in enumerate(inputs, start=1):
+        files = tuple(file.resolve() for file in item.files)
+        if files in seen:
+            progress.note(f"{item.name}: named twice; done once")
+            continue
+        seen.add(files)
         if len(inputs) > 1:
             progress.note(f"[{number}/{len(inputs)}] {item.name}")
         try:
             run_one(item, options, progress)
-        except (ValueError, OSError) as error:
+        except Exception as error:  # whatever it is, the other videos are not lost for it
             failures += 1
-            _report_failure(item, error)
+            _report_failure(item, error, options)
     if failures and len(inputs) > 1:
-        print(f"infer.py: {failures} of {len(inputs)} videos failed", file=sys.stderr)  # noqa: T201
+        _say(f"{failures} of {len(inputs)} videos failed")
     return 2 if failures else 0
 
 
 def run_one(item: VideoInput, options: BatchOptions, progress: Progress) -> None:
     """Reconstruct one video into its folder, or say that it is done already."""
-    folder = options.out / item.name
-    key = run_key(item, options)
+    source = open_video(item, fps=options.fps)
+    source_hash = _hash_of_files(item)
+    key = run_key(source_hash, options)
+    folder = choose_folder(item, options.out, source_hash)
     if not options.overwrite and _is_finished(folder, key):
         progress.note(f"{item.name}: done already, in {folder} (--overwrite does it again)")
         return
-    source = open_video(item, fps=options.fps)
-    started = time.perf_counter()
     result = reconstruct(
         source,
         options.pipeline,
@@ -91,23 +106,56 @@ def run_one(item: VideoInput, options: BatchOptions, progress: Progress) -> None
         progress=progress,
     )
     with _whole_folder(folder) as draft:
-        _write_outputs(draft, result, source, options, progress, key=key, started=started)
-    _tell(item, folder, result, progress)
+        _write_outputs(draft, result, source, options, progress, details={"run_key": key, "input_hash": source_hash})
+    _tell(item, folder, result, options.hand_model, progress)
 
 
-def run_key(item: VideoInput, options: BatchOptions) -> str:
+def choose_folder(item: VideoInput, out: Path, source_hash: str) -> Path:
+    """Return the folder for a video's outputs: its name, with a number if that is another video's.
+
+    Raises:
+        ValueError: the name is taken by something that this program did not make.
+    """
+    number = 1
+    while True:
+        folder = out / (item.name if number == 1 else f"{item.name}_{number}")
+        summary = _read_summary(folder)
+        if summary is not None:
+            same = summary.get("details", {}).get("input_hash") == source_hash
+            same = same or summary.get("video", {}).get("source") == str(_source_path(item))
+            if same:
+                return folder
+        elif not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return folder
+        else:
+            raise ValueError(
+                f"{folder}: is there already and is no result of ours, so nothing was written; choose another --out"
+            )
+        number += 1
+
+
+def run_key(source_hash: str, options: BatchOptions) -> str:
     """Return a hash of the input's bytes, the options and the version: the same key means the same outputs."""
-    digest = hashlib.sha256(haptic.__version__.encode())
-    for file in item.files:
-        if not file.is_file():
-            raise ValueError(f"{file}: no such file; check the path")
-        digest.update(sha256_of(file).encode())
+    digest = hashlib.sha256(f"{haptic.__version__} {source_hash}".encode())
     for path in (options.checkpoint, options.pipeline.detections, options.pipeline.camera.cameras):
         digest.update(sha256_of(path).encode() if path and path.is_file() else b"-")
     settings = {"pipeline": asdict(options.pipeline), "outputs": asdict(options.outputs), "fps": options.fps}
     settings["hand_model"] = options.hand_model.name
     digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     return digest.hexdigest()
+
+
+def _hash_of_files(item: VideoInput) -> str:
+    digest = hashlib.sha256()
+    for file in item.files:
+        digest.update(sha256_of(file).encode())
+    return digest.hexdigest()
+
+
+def _source_path(item: VideoInput) -> Path:
+    """Return what the summary calls the video's source: its file, or its pictures' folder."""
+    first = item.files[0]
+    return (first if len(item.files) == 1 else first.parent).resolve()
 
 
 def _write_outputs(
@@ -117,12 +165,11 @@ def _write_outputs(
     options: BatchOptions,
     progress: Progress,
     *,
-    key: str,
-    started: float,
+    details: dict[str, Any],
 ) -> None:
     model, found, outputs = options.hand_model, result.reconstruction, options.outputs
     seconds = dict(result.seconds)
-    details = dict(result.details) | {"run_key": key, "notes": list(result.notes)}
+    details = dict(result.details) | details | {"notes": list(result.notes)}
 
     @contextmanager
     def timed(stage: str) -> Iterator[None]:
@@ -148,10 +195,11 @@ def _write_outputs(
             pictures = ((frame.index, frame.time_s, frame.image) for frame in frames)
             write_overlay(draft / "overlay.mp4", pictures, found, model)
 
+    details["files"] = sorted(path.name for path in draft.iterdir())
     summary = build_summary(
         found,
         model,
-        source=str(source.info.path),
+        source=str(source.info.path.resolve()),
         intrinsics_source=result.camera_source,
         seconds=seconds,
         options=asdict(options.pipeline),
@@ -161,7 +209,7 @@ def _write_outputs(
     write_summary(draft / SUMMARY, summary)
 
 
-def _tell(item: VideoInput, folder: Path, result: Result, progress: Progress) -> None:
+def _tell(item: VideoInput, folder: Path, result: Result, model: HandModel, progress: Progress) -> None:
     for note in result.notes:
         progress.note(f"{item.name}: {note}")
     hands = result.reconstruction.hands
@@ -174,29 +222,45 @@ def _tell(item: VideoInput, folder: Path, result: Result, progress: Progress) ->
         quality = result.quality.get(name)
         error = f", {100 * quality.within_tenth_share:.0f} % of joints within 10 % of the box" if quality else ""
         progress.note(f"{item.name}: {name}: seen in {observed} of {num_frames} frames{error}")
-    for line in describe_demo_error(item.files[0], result.reconstruction):
+    for line in describe_demo_error(item.files[0], result.reconstruction, model):
         progress.note(line)
     progress.note(f"{item.name}: written to {folder}")
 
 
-def _is_finished(folder: Path, key: str) -> bool:
+def _read_summary(folder: Path) -> dict[str, Any] | None:
+    """Return the summary of a folder that this program made, else None."""
     try:
         summary = json.loads((folder / SUMMARY).read_text())
     except (OSError, ValueError):
+        return None
+    is_ours = isinstance(summary, dict) and isinstance(summary.get("details"), dict) and "run_key" in summary["details"]
+    return summary if is_ours else None
+
+
+def _is_finished(folder: Path, key: str) -> bool:
+    summary = _read_summary(folder)
+    if summary is None or summary["details"]["run_key"] != key:
         return False
-    return isinstance(summary, dict) and summary.get("details", {}).get("run_key") == key
+    return all((folder / name).is_file() for name in summary["details"].get("files", []))
 
 
 @contextmanager
 def _whole_folder(folder: Path) -> Iterator[Path]:
-    """Give a hidden folder to write into; it takes the place of `folder` when all is written, and goes otherwise."""
+    """Give a hidden folder to write into; it takes the place of `folder` when all is written, and goes otherwise.
+
+    What people put beside our files in an older result stays. Drafts of runs that were killed are removed first.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    _remove_dead_drafts(folder)
+    own = f"{DRAFT}{socket.gethostname()}-{os.getpid()}-"
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}{own}", dir=folder.parent))
     draft.chmod(0o755)
     try:
         yield draft
         if folder.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}-old-", dir=folder.parent))
+            for foreign in [path for path in folder.iterdir() if path.name not in OUR_FILES]:
+                foreign.replace(draft / foreign.name)
+            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}{own}", dir=folder.parent))
             folder.replace(old / "replaced")
             draft.replace(folder)
             shutil.rmtree(old, ignore_errors=True)
@@ -206,16 +270,47 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def _remove_dead_drafts(folder: Path) -> None:
+    """Remove what killed runs of this machine left of this video; a whole result among it is put back first."""
+    mark = f".{folder.name}{DRAFT}{socket.gethostname()}-"
+    for draft in folder.parent.glob(f"{glob.escape(mark)}*"):
+        process = draft.name.removeprefix(mark).partition("-")[0]
+        if process.isdigit() and not _is_running(int(process)):
+            if (draft / "replaced").is_dir() and not folder.exists():
+                (draft / "replaced").replace(folder)
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def _require_writable(out: Path) -> None:
     """Try the output folder before hours of work."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; expected a folder for the outputs; choose another name")
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=out):
-        pass
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ValueError(f"--out {out}: cannot be written to ({error.strerror}); choose another folder") from None
 
 
-def _report_failure(item: VideoInput, error: Exception) -> None:
-    text = describe_error(error)
-    name = str(item.files[0])
-    print(f"infer.py: {text if name in text else f'{name}: {text}'}", file=sys.stderr)  # noqa: T201
+def _report_failure(item: VideoInput, error: Exception, options: BatchOptions) -> None:
+    text = describe_error(error, place=options.out / item.name)
+    names = {str(file) for file in item.files} | {str(item.files[0].parent)}
+    _say(text if any(name in text for name in names) else f"{item.files[0]}: {text}")
+    if os.environ.get(DEBUG):
+        traceback.print_exception(error)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError):
+        print(f"infer.py: {text}", file=sys.stderr)  # noqa: T201

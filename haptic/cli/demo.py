@@ -7,7 +7,7 @@ from torch import Tensor
 
 from haptic.export.npz import read_npz
 from haptic.files import find_asset
-from haptic.hand.model import load_hand_model, trajectory_joints
+from haptic.hand.model import HandModel, load_hand_model, trajectory_joints
 from haptic.metrics import c_mpjpe, pa_mpjpe, ra_mpjpe
 from haptic.records import Reconstruction, Trajectory
 
@@ -15,7 +15,7 @@ DEMO_CLIP = "demo/two_hands.mp4"
 DEMO_TRUTH = "demo/two_hands_truth.npz"
 
 
-def describe_demo_error(video: Path, found: Reconstruction) -> list[str]:
+def describe_demo_error(video: Path, found: Reconstruction, model: HandModel) -> list[str]:
     """Return lines that compare a reconstruction of the shipped clip with its truth; none for any other video."""
     if not video.exists() or not video.samefile(find_asset(DEMO_CLIP)):
         return []
@@ -25,7 +25,7 @@ def describe_demo_error(video: Path, found: Reconstruction) -> list[str]:
         if name not in found.hands:
             lines.append(f"  {name}: not found")
             continue
-        pred_joints, target_joints = _common_joints(found.hands[name], target)
+        pred_joints, target_joints = _common_joints(found.hands[name], target, model)
         errors_mm = [1000 * float(metric(pred_joints, target_joints)) for metric in (c_mpjpe, ra_mpjpe, pa_mpjpe)]
         lines.append(
             f"  {name}: {errors_mm[0]:.0f} mm in space, {errors_mm[1]:.1f} mm about the wrist, "
@@ -34,8 +34,8 @@ def describe_demo_error(video: Path, found: Reconstruction) -> list[str]:
     return lines
 
 
-def _common_joints(pred: Trajectory, target: Trajectory) -> tuple[Tensor, Tensor]:
-    model = load_hand_model()
+def _common_joints(pred: Trajectory, target: Trajectory, model: HandModel) -> tuple[Tensor, Tensor]:
+    """Return the joints of the frames both have; the truth is the shipped hand's whatever model was used."""
     in_both = torch.isin(pred.frame_index, target.frame_index)
     in_target = torch.isin(target.frame_index, pred.frame_index[in_both])
-    return trajectory_joints(model, pred)[in_both], trajectory_joints(model, target)[in_target]
+    return trajectory_joints(model, pred)[in_both], trajectory_joints(load_hand_model(), target)[in_target]

@@ -5,16 +5,21 @@ Exit codes: 0 all went well (also where a video shows no hand), 2 something coul
 """
 
 import difflib
+import json
 import logging
 import os
+import re
+import signal
 import sys
+import threading
 import warnings
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import ActionYesNo, ArgumentParser
 from jsonargparse import Namespace as Arguments
 
@@ -33,7 +38,7 @@ from haptic.perception.detector import DetectorConfig
 from haptic.perception.tracker import TrackerConfig
 from haptic.perception.video import find_inputs
 from haptic.pipeline import Init, Network, PipelineConfig
-from haptic.refinement.stages import RefinementConfig
+from haptic.refinement.stages import RefinementConfig, fast_stages
 
 DESCRIPTION = """\
 Recover every hand of a video as a 4D trajectory: MANO pose and shape, and metric position over time.
@@ -60,29 +65,61 @@ class TeachingParser(ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     _hush_libraries()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)  # a scheduler's or container's stop ends like Ctrl-C
     try:
         return _run(arguments)
     except KeyboardInterrupt:
         _say("interrupted; finished videos are kept")
         return 130
+    except BrokenPipeError:
+        return 0  # nobody reads what is shown any more
     except (ValueError, OSError) as error:
         _say(describe_error(error))
         return 2
 
 
+def _stop(_number: int, _frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def _run(arguments: Sequence[str] | None) -> int:
     parser = build_parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(_join_intrinsics(sys.argv[1:] if arguments is None else arguments))
+    inputs_given = list(options.inputs) or _inputs_of_config_files(options.config or [])
     if options.demo:
-        options.inputs = [str(find_asset(DEMO_CLIP)), *options.inputs]
-    if not options.inputs:
+        inputs_given.insert(0, str(find_asset(DEMO_CLIP)))
+    if not inputs_given:
         raise ValueError("no video given; say: infer.py VIDEO --out DIR, or infer.py --demo, or infer.py --help")
+    if not all(str(given).strip() for given in [*inputs_given, options.out]):
+        raise ValueError("an empty name was given for a video or for --out; is a variable of your shell not set?")
+    inputs = find_inputs(inputs_given, images=options.images)
+    if len(inputs) > 1 and (options.detections or options.cameras):
+        raise ValueError(
+            f"--detections and --cameras belong to one video, and {len(inputs)} are given; run them one by one"
+        )
     config = parser.instantiate(options)
-    inputs = find_inputs(list(options.inputs), images=options.images)
-    if not inputs:
-        raise ValueError(f"nothing to reconstruct in {', '.join(options.inputs)}; give videos or pictures")
     progress = NoProgress() if options.quiet else BarProgress()
     return run_batch(inputs, _batch_options(options, config), progress)
+
+
+def _join_intrinsics(arguments: Sequence[str]) -> list[str]:
+    """Write `--intrinsics -1,2,3,4` as one word: a leading minus would otherwise be read as another option."""
+    words = [str(word) for word in arguments]
+    for place in range(len(words) - 1, 0, -1):
+        if words[place - 1] == "--intrinsics" and words[place][:1] == "-" and words[place][1:2].isdigit():
+            words[place - 1 : place + 1] = [f"--intrinsics={words[place]}"]
+    return words
+
+
+def _inputs_of_config_files(files: Sequence[Any]) -> list[str]:
+    """Return `inputs:` of the last config file that has it; the parser itself takes them from the command line only."""
+    for file in reversed(files):
+        content = yaml.safe_load(Path(str(file)).read_text())
+        inputs = content.get("inputs") if isinstance(content, dict) else None
+        if inputs:
+            return [str(item) for item in ([inputs] if isinstance(inputs, str) else inputs)]
+    return []
 
 
 def _batch_options(options: Arguments, config: Any) -> BatchOptions:
@@ -154,6 +191,7 @@ def build_parser() -> ArgumentParser:
         description=DESCRIPTION,
         formatter_class=RawDescriptionHelpFormatter,
         default_env=False,
+        allow_abbrev=False,
     )
     add = parser.add_argument
     add("inputs", nargs="*", metavar="VIDEO", help="videos, folders of videos, folders or globs of pictures")
@@ -188,7 +226,7 @@ def build_parser() -> ArgumentParser:
     add("--fov-deg", type=float, help="horizontal field of view in degrees")
     add("--intrinsics", metavar="FX,FY,CX,CY", help="all four in pixels")
     add("--cameras", metavar="FILE", help="npz or JSON with per-frame K and/or T_world_cam (docs/detections.md)")
-    add("--first-depth-m", type=float, help="known distance of the wrist in the first frame, in metres")
+    add("--first-depth-m", type=float, help="known depth of the (first) wrist in its first frame, in metres")
 
     group = parser.add_argument_group("what is written")
     for name, what in OUTPUT_FLAGS.items():
@@ -199,6 +237,8 @@ def build_parser() -> ArgumentParser:
 
     for section, config in SECTIONS.items():
         parser.add_class_arguments(config, section, skip=PLAIN_FLAGS.get(section, set()))
+    stages = json.loads(json.dumps([asdict(stage) for stage in fast_stages()]))  # plain, so that they can be printed
+    parser.set_defaults({"refinement.stages": stages})
     return parser
 
 
@@ -210,7 +250,7 @@ OUTPUT_FLAGS = {
 }
 # Fields of a section that are plain flags above.
 PLAIN_FLAGS = {
-    "keypoints": {"landmark_kind", "first_depth_m"},
+    "keypoints": {"landmark_kind"},
     "network": {"device", "precision", "batch_windows", "first_depth_m"},
 }
 SECTIONS = {
@@ -223,18 +263,38 @@ SECTIONS = {
 
 
 def _one_line(message: str, parser: ArgumentParser) -> str:
-    """Shorten the parser's message and propose the nearest flag for an unknown one."""
-    text = message.strip()
+    """Say the parser's message in a user's words, and propose the nearest flag for an unknown one."""
+    lines = [line.strip(" -") for line in message.strip().splitlines() if line.strip()]
+    text = lines[0]
     if text.startswith("unrecognized arguments:"):
-        word = text.split(":", 1)[1].split()[0]
-        known = [flag for action in parser._actions for flag in action.option_strings]
-        near = difflib.get_close_matches(word.split("=")[0], known, n=1)
-        return f"unknown option {word}" + (f"; did you mean {near[0]}?" if near else "; --help lists them all")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    head = lines[0]
-    expected = next((line for line in lines if "Expected a" in line), "").lstrip("- ")
-    given = next((line for line in lines if line.startswith("Given value:")), "")
-    return "; ".join(part for part in (head, expected, given) if part)
+        return _unknown_option(text.split(":", 1)[1].split()[0], parser)
+    if match := re.match(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)', text):
+        given = next((line for line in lines if "Got value:" in line or "Given value:" in line), "")
+        value = given.rpartition("value:")[2].strip()
+        wanted = next((word for kind, word in KINDS.items() if kind in message), "")
+        rest = match["rest"] or " ".join(lines[1:2])
+        said = f"is {value!r}; expected {wanted}" if value and wanted else rest or "cannot be used"
+        text = f"--{match['key'].replace('_', '-') if '.' not in match['key'] else match['key']} {said}"
+    elif match := re.search(r"ption '(?P<key>[^']+)'", text):
+        text = f"{text.rstrip('.')}; {_nearest(match['key'], parser)}"
+    if "--config" in sys.argv or any(word.startswith("--config=") for word in sys.argv) or ".yaml" in message:
+        text = text if ".y" in text else f"{text} (in a --config file)"
+    return text
+
+
+KINDS = {"<class 'float'>": "a number", "<class 'int'>": "a whole number", "<class 'bool'>": "true or false"}
+
+
+def _unknown_option(word: str, parser: ArgumentParser) -> str:
+    if re.fullmatch(r"-?[\d.]+", word):
+        return f"unexpected {word!r}; numbers are joined by commas: --intrinsics 800,800,320,240"
+    return f"unknown option {word}; {_nearest(word.split('=')[0], parser)}"
+
+
+def _nearest(word: str, parser: ArgumentParser) -> str:
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    near = difflib.get_close_matches(word, known, n=1) or difflib.get_close_matches(f"--{word}", known, n=1)
+    return f"did you mean {near[0]}?" if near else "--help lists them all"
 
 
 def _path(value: str | None) -> Path | None:
@@ -251,4 +311,5 @@ def _hush_libraries() -> None:
     os.environ.setdefault("GLOG_minloglevel", "3")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
-    logging.getLogger("jsonargparse").setLevel(logging.ERROR)
+    for name in ("jsonargparse", "matplotlib"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,19 +1,25 @@
 """Errors as one line: where, what came, what was expected, what to do."""
 
 import errno
+from pathlib import Path
 
 
-def describe_error(error: Exception) -> str:
-    """Return one line for an error that is the input's or the machine's fault, not ours."""
+def describe_error(error: Exception, *, place: Path | None = None) -> str:
+    """Return one line; `place` is named instead of a temporary file inside it."""
     if isinstance(error, OSError) and error.errno is not None:
-        return _describe_os_error(error)
-    return " ".join(str(error).split())
+        return _describe_os_error(error, place)
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError | OSError):
+        return text
+    return f"an error of ours ({type(error).__name__}: {text}); please report it; HAPTIC_DEBUG=1 shows where it is"
 
 
-def _describe_os_error(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
+def _describe_os_error(error: OSError, place: Path | None) -> str:
+    path = place or error.filename
+    where = f"{path}: " if path else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"{where}the disk is full; nothing half-written was kept; free some space and say the same command again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"{where}not permitted ({error.strerror}); choose another folder with --out or change its permissions"
+    where = f"{error.filename}: " if error.filename else where
     return f"{where}{error.strerror or error}"

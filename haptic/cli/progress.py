@@ -1,7 +1,9 @@
 """Progress bars with rate and time left, one per stage; nothing at all when quiet."""
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 from rich.console import Console
@@ -9,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 ItemT = TypeVar("ItemT")
+SECONDS_BETWEEN_LINES = 30.0
 
 
 class RateColumn(ProgressColumn):
@@ -29,11 +32,7 @@ class BarProgress:
     def track(self, stage: str, items: Iterable[ItemT], total: int | None = None) -> Iterator[ItemT]:
         """Yield the items while showing how far the stage is."""
         if not self.console.is_terminal:
-            count = 0
-            for item in items:
-                yield item
-                count += 1
-            print(f"  {stage}: {count}", file=sys.stderr, flush=True)  # noqa: T201
+            yield from self._track_in_lines(stage, items, total)
             return
         columns = (
             TextColumn("  {task.description:<18}"),
@@ -49,9 +48,28 @@ class BarProgress:
                 bars.advance(task)
             bars.update(task, total=bars.tasks[task].completed)
 
+    def _track_in_lines(self, stage: str, items: Iterable[ItemT], total: int | None) -> Iterator[ItemT]:
+        """Say every half minute how far the stage is, for logs."""
+        started = said = time.monotonic()
+        count = 0
+        for item in items:
+            yield item
+            count += 1
+            now = time.monotonic()
+            if now - said > SECONDS_BETWEEN_LINES:
+                said = now
+                rate = count / (now - started)
+                left = f", {(total - count) / rate:.0f} s left" if total and total > count else ""
+                self.note(f"  {stage}: {count} of {total or '?'}, {rate:.1f}/s{left}")
+        self.note(f"  {stage}: {count}")
+
     def note(self, text: str) -> None:
         """Show one line of news."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        with suppress(OSError):  # nobody reads any more; the work goes on
+            if self.console.is_terminal:
+                self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            else:
+                print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 class NoProgress:

@@ -23,6 +23,10 @@ EXPECTED_SHAPES = {
 }
 
 
+# A model outside these is not in metres (the recorded random model of the tests measures about one).
+MIN_EXTENT_M, MAX_EXTENT_M = 0.05, 2.0
+
+
 @dataclass(frozen=True)
 class HandModelData:
     """The arrays of a right hand under MANO's own names, checked; lengths in metres."""
@@ -46,7 +50,8 @@ def read_hand_model_data(path: Path, *, family: str = "mano") -> HandModelData:
         ValueError: missing file, unknown kind of file, missing array, wrong shape, a left hand, or an unsafe pickle.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; --hand-model takes MANO_RIGHT.pkl or an npz in the same layout")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise ValueError(f"{path}: {what}; --hand-model takes MANO_RIGHT.pkl or an npz in the same layout")
     raw = _read_arrays(path)
     arrays: dict[str, np.ndarray] = {}
     for key, shape in EXPECTED_SHAPES.items():
@@ -58,6 +63,11 @@ def read_hand_model_data(path: Path, *, family: str = "mano") -> HandModelData:
     if arrays["f"].min() < 0 or arrays["f"].max() >= 778:
         raise ValueError(f"{path}: 'f' names vertices outside 0..777")
     _refuse_left(arrays, path)
+    extent_m = float(np.ptp(arrays["v_template"], axis=0).max())
+    if not MIN_EXTENT_M < extent_m < MAX_EXTENT_M:
+        raise ValueError(
+            f"{path}: the hand measures {extent_m:.3g} along its longest side; expected about 0.2 m; in millimetres?"
+        )
     mean = np.asarray(raw.get("hands_mean", np.zeros(45)), dtype=np.float64).reshape(-1)
     components = np.asarray(raw.get("hands_components", np.eye(45)), dtype=np.float64)
     if mean.shape != (45,) or components.shape != (45, 45):

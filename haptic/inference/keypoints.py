@@ -86,7 +86,6 @@ class KeypointInitConfig:
     turn_rate: float = 5.0  # rad/s, of the hand as a whole
     bend_rate: float = 8.0  # rad/s, of each finger joint
     depth_rate: float = 1.5  # m/s
-    first_depth_m: float | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -95,11 +94,6 @@ class KeypointInitConfig:
         ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above zero")
-        if self.first_depth_m is not None and not MIN_DEPTH_M < self.first_depth_m < 100:
-            raise ValueError(
-                f"first_depth_m is {self.first_depth_m}; the first wrist's distance in metres must lie between "
-                f"{MIN_DEPTH_M} and 100"
-            )
 
 
 def init_from_keypoints(
@@ -108,8 +102,7 @@ def init_from_keypoints(
     """Return the trajectory of a right hand (left ones are mirrored before and after) over all frames of its track.
 
     `camera` holds one K and one place per frame of the track. Frames without joints are filled between their
-    neighbours and are not `observed`. `first_depth_m` moves all wrists along their rays by one factor, so that the
-    first lies at that depth; the hand keeps its size, so a depth that contradicts the picture shows in its size there.
+    neighbours and are not `observed`.
 
     Raises:
         ValueError: no frame of the track has joints, only boxes.
@@ -126,8 +119,6 @@ def init_from_keypoints(
         problem = _FrameProblem(model, track[known], camera.K[known], config)
         fit = _solve_track(problem)
         fit = _fill(fit, track.time_s[known], track.time_s)
-        if config.first_depth_m is not None:
-            fit = _rescale_depth(model, fit, config.first_depth_m)
     num_frames = track.frame_index.shape[0]
     params = HandParams(fit.orient, pose_from_angles(fit.angles), fit.betas.expand(num_frames, 10).clone(), fit.transl)
     return Trajectory(
@@ -572,13 +563,6 @@ def _fill(fit: _Fit, known_s: Float[Tensor, " K"], time_s: Float[Tensor, " T"]) 
         torch.lerp(fit.angles[before], fit.angles[after], share[:, None, None]),
         fit.betas,
     )
-
-
-def _rescale_depth(model: HandModel, fit: _Fit, first_depth_m: float) -> _Fit:
-    rest_wrist = model.rest_joints(fit.betas)[0]
-    wrist = fit.transl + rest_wrist
-    factor = first_depth_m / wrist[0, 2].clamp(min=MIN_DEPTH_M)
-    return replace(fit, transl=wrist * factor - rest_wrist)
 
 
 def _ray_turn(problem: _FrameProblem) -> Float[Tensor, "T 3 3"]:

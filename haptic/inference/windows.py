@@ -30,6 +30,8 @@ class WindowConfig:
     mode: Literal["ours", "official"] = "ours"
 
     def __post_init__(self) -> None:
+        if self.clip_frames < 2:
+            raise ValueError(f"clip_frames is {self.clip_frames}; a window needs 2 frames or more (official: 8)")
         if not 0 < self.overlap_frames < self.clip_frames:
             raise ValueError(
                 f"overlap_frames is {self.overlap_frames}; it must lie between 1 and clip_frames - 1 = "

@@ -98,7 +98,8 @@ def open_torch_file(path: Path) -> TorchFile:
         ValueError: the file is missing, empty, cut short, damaged, or not one that torch wrote.
     """
     if not path.is_file():
-        raise ValueError(f"{path}: no such file; expected a checkpoint")
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise ValueError(f"{path}: {what}; expected a checkpoint, such as hamer.ckpt; check the path")
     with path.open("rb") as file:
         start = file.read(len(ZIP_START))
     if not start:
@@ -109,9 +110,9 @@ def open_torch_file(path: Path) -> TorchFile:
         if start == ZIP_START:
             raise ValueError(f"{path}: the checkpoint is cut short ({path.stat().st_size} bytes); fetch it again")
         return _LegacyFile(path)
-    except ValueError:
-        raise
     except Exception as error:  # a damaged pickle or archive can raise anything
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
         raise ValueError(
             f"{path}: not a checkpoint, or a damaged one ({type(error).__name__}: {_first_line(error)}); expected a "
             "file written by torch.save"

@@ -18,6 +18,8 @@ from haptic.perception.video import VideoInfo
 from haptic.records import Camera
 
 CAMERA_KEYS = ("K", "T_world_cam")
+# The widest fisheye and the longest telescope a video of hands is made with, in longer sides of the image.
+MIN_FOCAL_SIDES, MAX_FOCAL_SIDES = 0.1, 100.0
 # Poses are often stored with few digits; farther from a rotation than this is something else.
 ROTATION_TOLERANCE = 1e-2
 
@@ -72,17 +74,24 @@ def parse_intrinsics(text: str) -> tuple[float, float, float, float]:
     return fx, fy, cx, cy
 
 
-def video_camera(info: VideoInfo, num_frames: int, config: CameraConfig = CameraConfig()) -> VideoCamera:
+def video_camera(
+    info: VideoInfo, num_frames: int | None, config: CameraConfig = CameraConfig(), *, is_cut_short: bool = False
+) -> VideoCamera:
     """Return the camera of each of `num_frames` frames, from the best source there is.
+
+    With None the number is not known yet, and all else is checked. `is_cut_short` says that only the first frames of
+    the video are used, so that a cameras file may hold more.
 
     Raises:
         ValueError: what the user gave does not fit this video, or the cameras file is not as documented.
     """
-    from_file = {} if config.cameras is None else read_cameras(config.cameras, num_frames)
+    from_file = {} if config.cameras is None else read_cameras(config.cameras, num_frames, is_cut_short=is_cut_short)
+    num_frames = num_frames or max((len(values) for values in from_file.values()), default=1)
     poses = from_file.get("T_world_cam")
     if "K" in from_file:
         K, source = from_file["K"], f"cameras file {config.cameras}"
         _check_principal_points(K, info, str(config.cameras))
+        _check_view(K, info, str(config.cameras))
         for name in ("focal_px", "fov_deg", "intrinsics"):
             if getattr(config, name) is not None:
                 raise ValueError(
@@ -90,16 +99,18 @@ def video_camera(info: VideoInfo, num_frames: int, config: CameraConfig = Camera
                 )
     else:
         single, source = _single_camera(info, config)
+        _check_view(single, info, source)
         K = np.broadcast_to(single, (num_frames, 3, 3))
     identity = np.broadcast_to(np.eye(4), (num_frames, 4, 4))
     camera = Camera(K=_tensor(K), T_world_cam=_tensor(identity if poses is None else poses))
     return VideoCamera(camera, source, has_poses=poses is not None)
 
 
-def read_cameras(path: Path, num_frames: int) -> dict[str, np.ndarray]:
+def read_cameras(path: Path, num_frames: int | None, *, is_cut_short: bool = False) -> dict[str, np.ndarray]:
     """Read `K` (N, 3, 3) and/or `T_world_cam` (N, 4, 4) from an npz or JSON file, one per frame of the video.
 
-    A single K of (3, 3) stands for all frames.
+    A single K of (3, 3) stands for all frames. With `num_frames` None their number is not checked, with `is_cut_short`
+    there may be more of them.
 
     Raises:
         ValueError: it is not as documented; the message names file, field and frame.
@@ -113,12 +124,15 @@ def read_cameras(path: Path, num_frames: int) -> dict[str, np.ndarray]:
     for name, values in arrays.items():
         size = 3 if name == "K" else 4
         if name == "K" and values.shape == (3, 3):
-            values = np.broadcast_to(values, (num_frames, 3, 3))
-        if values.shape != (num_frames, size, size):
+            values = np.broadcast_to(values, (num_frames or 1, 3, 3))
+        given = len(values) if values.ndim == 3 else 0
+        fits = num_frames in (None, given) or (is_cut_short and given > num_frames)
+        if values.shape[1:] != (size, size) or not given or not fits:
             raise ValueError(
-                f"{path}: {name} has shape {values.shape}; expected ({num_frames}, {size}, {size}), "
+                f"{path}: {name} has shape {values.shape}; expected ({num_frames or 'frames'}, {size}, {size}), "
                 "one matrix for each frame of the video"
             )
+        values = values[:num_frames]
         checked[name] = values
         _check_matrices(values, name, path)
     return checked
@@ -147,7 +161,9 @@ def _check_intrinsics(values: tuple[float, ...]) -> None:
     named = dict(zip(("fx", "fy", "cx", "cy"), values, strict=True))
     for name, value in named.items():
         if not math.isfinite(value) or value < 0 or (name in ("fx", "fy") and value == 0):
-            raise ValueError(f"intrinsics has {name} = {value}; expected positive pixels in fx,fy,cx,cy")
+            raise ValueError(
+                f"intrinsics has {name} = {value}; expected positive pixels in fx,fy,cx,cy, such as 800,800,319.5,239.5"
+            )
 
 
 def _check_principal_points(K: np.ndarray, info: VideoInfo, where: str) -> None:
@@ -160,6 +176,19 @@ def _check_principal_points(K: np.ndarray, info: VideoInfo, where: str) -> None:
         raise ValueError(
             f"{where}: the principal point {cx:g},{cy:g} of frame {frame} lies outside the image of "
             f"{info.width} x {info.height}; expected K in pixels of this video; scale it to the video's size"
+        )
+
+
+def _check_view(K: np.ndarray, info: VideoInfo, where: str) -> None:
+    """Refuse focal lengths that no camera has, which are slips of unit: they would put hands kilometres away."""
+    side_px = max(info.width, info.height)
+    focal_px = np.diagonal(K, axis1=-2, axis2=-1)[..., :2]
+    least_px, most_px = MIN_FOCAL_SIDES * side_px, MAX_FOCAL_SIDES * side_px
+    if focal_px.min() < least_px or focal_px.max() > most_px:
+        worst_px = focal_px.min() if focal_px.min() < least_px else focal_px.max()
+        raise ValueError(
+            f"{where}: a focal length of {worst_px:g} px in pictures of {info.width} x {info.height}; expected "
+            f"{least_px:.0f} to {most_px:.0f} px; give it in pixels of the full image"
         )
 
 
@@ -185,6 +214,8 @@ def _check_matrices(values: np.ndarray, name: str, path: Path) -> None:
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    if path.suffix.lower() != ".npz":
+        raise ValueError(f"{path}: cameras come as .npz or .json, with K and/or T_world_cam; see docs/detections.md")
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: _numbers(file[name], name, path) for name in file.files}

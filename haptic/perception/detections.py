@@ -217,10 +217,13 @@ class _Reader:
             return None, np.zeros(NUM_JOINTS)
         joints = self._array(entry["joints_img"], "joints_img", (NUM_JOINTS, 2))
         if "joints_img_weight" not in entry:
-            return joints, np.ones(NUM_JOINTS)
+            entry = {**entry, "joints_img_weight": [1.0] * NUM_JOINTS}
         weight = self._array(entry["joints_img_weight"], "joints_img_weight", (NUM_JOINTS,))
         if not ((weight >= 0) & (weight <= 1)).all():
             raise self.fail(f"joints_img_weight has {weight.min():g} to {weight.max():g}", "numbers from 0 to 1")
+        known = joints[weight > 0]
+        if len(known) > 1 and np.ptp(known, axis=0).max() < 1:
+            raise self.fail("joints_img all lie in one pixel", "the joints of a hand")
         return joints, weight
 
     def _box(self, entry: dict[str, Any], joints: np.ndarray | None, weight: np.ndarray) -> np.ndarray:

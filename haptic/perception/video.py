@@ -33,6 +33,8 @@ FOCAL_35MM_KEYS = (
 )
 EXIF_IFD, EXIF_FOCAL_35MM = 0x8769, 0xA405
 
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # Path makes one slash of two
+
 # Each decoding thread holds a few frames, and an 8K frame is 50 MB.
 MAX_DECODER_THREADS = 4
 # Headers count frames that edit lists skip; only a larger shortfall means that the file was cut.
@@ -101,7 +103,7 @@ def find_inputs(paths: Sequence[Path | str], *, images: bool = False) -> list[Vi
     loose_pictures: dict[Path, list[Path]] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            found += _inputs_of_files(path.name or path.resolve().name, sorted(path.iterdir()), path, images=images)
+            found += _inputs_of_files(path.resolve().name, sorted(path.iterdir()), path, images=images)
         elif not path.exists() and glob.has_magic(str(path)):
             files = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207 (absolute patterns)
             found += _inputs_of_files(path.parent.name or path.parent.resolve().name, files, path, images=images)
@@ -344,10 +346,13 @@ def _with_own_names(inputs: list[VideoInput]) -> list[VideoInput]:
 
 
 def _require_file(path: Path) -> None:
+    if URL.match(str(path)):
+        raise ValueError(f"{path}: is an address; expected a file; download it first")
     if not path.exists():
         raise ValueError(f"{path}: no such file; expected a video or a picture; check the path")
     if not path.is_file():
-        raise ValueError(f"{path}: is not a file; expected a video or a picture; check the path")
+        what = "is a folder without videos or pictures" if path.is_dir() else "is not a file"
+        raise ValueError(f"{path}: {what}; expected a video or a picture; check the path")
     if path.stat().st_size == 0:
         raise ValueError(f"{path}: the file is empty; expected a video or a picture; copy it again")
 

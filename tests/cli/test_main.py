@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +19,8 @@ from haptic.cli import batch
 from haptic.cli.main import main
 from haptic.export.npz import read_npz
 from haptic.files import find_asset
-from haptic.hand.model import load_hand_model
+from haptic.geometry.cameras import project
+from haptic.hand.model import load_hand_model, trajectory_joints
 from haptic.models.backbone import BackboneConfig
 from haptic.models.checkpoint import save_checkpoint
 from haptic.models.decoder import DecoderConfig
@@ -173,12 +175,17 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing_half_written(short_c
     ("flags", "words"),
     [
         (["--bogus"], "unknown option --bogus"),
+        (["--fp", "3"], "unknown option --fp"),
+        (["--max-frames", "1.5"], "expected a whole number"),
+        (["--focal-px", "1e-9"], "full image"),
+        (["--intrinsics", "800", "800"], "commas"),
+        (["--network.windows.clip_frames", "0"], "clip_frames is 0"),
         (["--overwritee"], "did you mean --overwrite"),
         (["--focal-px", "-3"], "focal_px is -3"),
-        (["--focal-px", "abc"], "focal_px"),
+        (["--focal-px", "abc"], "expected a number"),
         (["--fov-deg", "200"], "fov_deg is 200"),
         (["--intrinsics", "500,500,320"], "four"),
-        (["--intrinsics=-500,500,320,240"], "positive pixels"),
+        (["--intrinsics", "-500,500,320,240"], "positive pixels"),
         (["--intrinsics"], "expected one argument"),
         (["--focal-px", "500", "--fov-deg", "60"], "leave out the others"),
         (["--first-depth-m", "-1"], "first_depth_m"),
@@ -281,6 +288,97 @@ def test_an_output_folder_that_cannot_be_is_refused_before_the_work(short_clip, 
     (tmp_path / "file").write_text("in the way")
     assert "file" in refused(capsys, short_clip, "--out", tmp_path / "file")
     assert "file" in refused(capsys, short_clip, "--out", tmp_path / "file" / "below")
+
+
+def test_a_printed_config_is_a_config(short_clip, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([str(short_clip), "--focal-px", "300", *FAST, "--out", str(tmp_path / "out"), "--print_config"])
+    assert ended.value.code == 0
+    config = tmp_path / "printed.yaml"
+    config.write_text(capsys.readouterr().out)
+    assert main(["--config", str(config)]) == 0
+    summary = json.loads((tmp_path / "out" / "short" / "summary.json").read_text())
+    assert summary["camera"]["K"][0][0] == 300
+
+
+def test_folders_that_are_not_ours_are_never_touched(short_clip, tmp_path, capsys):
+    work = tmp_path / "work"
+    (work / "short").mkdir(parents=True)
+    (work / "short" / "thesis.txt").write_text("years of work")
+    line = refused(capsys, short_clip, "--out", work, *FAST)
+    assert "no result of ours" in line
+    assert (work / "short" / "thesis.txt").read_text() == "years of work"
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    video = bare / "short"  # a video without a suffix, in the folder the results go to
+    video.write_bytes(short_clip.read_bytes())
+    refused(capsys, video, "--out", bare, *FAST)
+    assert video.is_file()
+
+
+def test_notes_beside_our_files_survive_a_second_run(short_clip, tmp_path):
+    out = tmp_path / "out"
+    assert main([str(short_clip), "--out", str(out), *FAST]) == 0
+    (out / "short" / "notes.txt").write_text("keep me")
+    assert main([str(short_clip), "--out", str(out), *FAST, "--overwrite"]) == 0
+    assert (out / "short" / "notes.txt").read_text() == "keep me"
+
+
+def test_another_video_of_the_same_name_gets_a_folder_of_its_own(short_clip, tmp_path, demo_frames):
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    second = write_video(other / "short.mp4", demo_frames[:2])
+    out = tmp_path / "out"
+    for video in (short_clip, second, short_clip):
+        assert main([str(video), "--out", str(out), *FAST]) == 0
+    assert {path.name for path in out.iterdir()} == {"short", "short_2"}
+    assert len(read_npz(out / "short" / "trajectory.npz").frame_time_s) == 4
+    assert len(read_npz(out / "short_2" / "trajectory.npz").frame_time_s) == 2
+
+
+def test_what_a_killed_run_left_is_cleared_away(short_clip, tmp_path):
+    out = tmp_path / "out"
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    left = out / f".short{batch.DRAFT}{socket.gethostname()}-{int(ended.stdout)}-abc"
+    left.mkdir(parents=True)
+    (left / "trajectory.npz").write_bytes(b"half")
+    assert main([str(short_clip), "--out", str(out), *FAST]) == 0
+    assert {path.name for path in out.iterdir()} == {"short"}
+
+
+def test_a_fault_of_ours_in_one_video_does_not_lose_the_next(short_clip, tmp_path, capsys, monkeypatch, demo_frames):
+    other = write_video(tmp_path / "zz.mp4", demo_frames[:1])
+    first = batch.reconstruct
+    calls = []
+
+    def faulty(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 1:
+            raise RuntimeError("not foreseen")
+        return first(*arguments, **options)
+
+    monkeypatch.setattr(batch, "reconstruct", faulty)
+    code, lines = run(capsys, short_clip, other, "--out", tmp_path / "out", *FAST)
+    assert code == 2
+    assert "please report" in lines[0]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["zz"]
+
+
+@pytest.mark.parametrize("extra", [[], ["--refine", "off"]])
+def test_a_known_first_depth_is_where_the_first_wrist_is(short_clip, tmp_path, extra):
+    arguments = [str(short_clip), *FAST, *extra]
+    assert main([*arguments, "--out", str(tmp_path / "plain")]) == 0
+    plain = read_npz(tmp_path / "plain" / "short" / "trajectory.npz").hands
+    model = load_hand_model()
+    name = min(plain, key=lambda name: int(plain[name].frame_index[0]))
+    before_m = float(trajectory_joints(model, plain[name])[0, 0, 2])
+    assert main([*arguments, "--out", str(tmp_path / "known"), "--first-depth-m", str(1.05 * before_m)]) == 0
+    known = read_npz(tmp_path / "known" / "short" / "trajectory.npz").hands
+    after = trajectory_joints(model, known[name])
+    assert float(after[0, 0, 2]) == pytest.approx(1.05 * before_m, rel=1e-4)
+    K = known[name].camera.K
+    moved_px = project(after, K) - project(trajectory_joints(model, plain[name]), K)
+    assert float(moved_px.norm(dim=-1).mean()) < 2  # a hand of the new size covers the old one in the picture
 
 
 def test_help_teaches_by_example():

@@ -203,25 +203,8 @@ def test_unknown_joints_have_no_say_whatever_they_hold(model):
     assert pa_mpjpe_mm(model, truth, found).mean() < 12
 
 
-def test_the_first_depth_is_kept_and_the_pixels_of_the_wrist_with_it(model):
-    track = seen(model, moving_hand(10))
-    plain = model.joints(init_from_keypoints(model, track, camera_for(10)).params)[:, :1]
-    config = KeypointInitConfig(first_depth_m=1.25)
-    moved = model.joints(init_from_keypoints(model, track, camera_for(10), config).params)[:, :1]
-    torch.testing.assert_close(moved[0, 0, 2], torch.tensor(1.25), atol=1e-4, rtol=0)
-    K = camera_for(10).K
-    torch.testing.assert_close(project(moved, K), project(plain, K), atol=0.05, rtol=0)
-    torch.testing.assert_close(moved[..., 2] / plain[..., 2], (moved[0, 0, 2] / plain[0, 0, 2]).expand(10, 1))
-
-
-def test_a_track_of_boxes_only_is_refused_in_words(model):
-    track = replace(seen(model, moving_hand(5)), joints_img_weight=torch.zeros(5, 21))
-    with pytest.raises(ValueError, match=r"boxes.*2D joints"):
-        init_from_keypoints(model, track, camera_for(5))
-
-
 @pytest.mark.parametrize(
-    "bad", [{"landmarks_spread": 0.0}, {"turn_rate": -1.0}, {"first_depth_m": -0.5}, {"robust_sigmas": float("nan")}]
+    "bad", [{"landmarks_spread": 0.0}, {"turn_rate": -1.0}, {"robust_sigmas": float("nan")}]
 )
 def test_a_config_that_makes_no_sense_is_refused(bad: dict):
     with pytest.raises(ValueError, match=next(iter(bad))):

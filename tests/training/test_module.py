@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch.utils.data import DataLoader
 
 from haptic.models.haptic import Haptic
@@ -172,3 +173,29 @@ def test_chance_depends_on_the_batch_and_not_on_what_was_before(open_hand, make_
     first, second = make_batch(0), make_batch(1)
     assert losses([first, second]) == losses([second])
     assert losses([replace(second, index=7)]) != losses([second])
+
+
+def test_fp16_scales_the_loss_and_leaves_out_steps_that_overflow(open_hand, tiny_network, make_batch):
+    torch.manual_seed(0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24, growth_interval=1000)
+    module = TrainingModule(Haptic(tiny_network), Objective(ObjectiveConfig(), open_hand), replace(FAST, clip_norm=1.0))
+    before = {name: value.clone() for name, value in module.network.named_parameters()}
+    trainer = pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, plugins=[MixedPrecision("16-mixed", "cpu", scaler)],
+    )  # fmt: skip
+    trainer.fit(module, DataLoader(Batches([make_batch(index) for index in range(24)]), batch_size=None))
+    assert module.step == 24
+    assert scaler.get_scale() < 2.0**24  # it overflowed at first, and no step was made of it
+    assert all(torch.isfinite(value).all() for value in module.network.state_dict().values())
+    assert any(not torch.equal(value, before[name]) for name, value in module.network.named_parameters())
+    assert module.training_state()["loss_scaler"]["scale"] == scaler.get_scale()
+
+
+@pytest.mark.slow
+def test_compiled_rooms_train_as_they_do_uncompiled(fit, make_batch):
+    losses = [
+        float(fit([make_batch(0), make_batch(1)], replace(FAST, compile=is_on))[0].report.loss)
+        for is_on in (False, True)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -28,6 +28,7 @@ BANK_SIZE = 48  # of each kind of painted picture; a clip draws one and its own 
 NEAREST_M = 0.05  # of a desk's part before the camera
 PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 PICTURE_PX = 768
+LARGEST_TEXELS = 512
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ class BackdropBank:
     def __init__(self, seed: int, *, folder: Path | None = None) -> None:
         self._seed = seed
         self._pictures = [] if folder is None else find_pictures(folder)
-        self._painted = lru_cache(maxsize=3 * BANK_SIZE)(self._paint)
+        self._painted = lru_cache(maxsize=3 * BANK_SIZE)(lambda kind, number: _reduced(self._paint(kind, number)))
 
     def wall(self, *, view_m: float, rng: np.random.Generator) -> Texture:
         """Return a wall whose picture is about as large as what the camera sees of it."""
@@ -178,6 +179,13 @@ def paint_surroundings(*, rng: np.random.Generator, is_soft: bool) -> Texture:
             cv2.ellipse(mask, axes, axes, float(rng.uniform(0, 180)), 0, 360, 1.0, -1, cv2.LINE_AA)
             part[:] = part * (1 - mask[..., None]) + mask[..., None] * color
     return make_texture(np.clip(picture, 0.005, 1.2), 4.0 / side)
+
+
+def _reduced(texture: Texture) -> Texture:
+    """Leave out what is finer than crops show: a bank of large pictures would take a gigabyte."""
+    if max(texture.levels[0].shape[:2]) <= LARGEST_TEXELS:
+        return texture
+    return Texture(texture.levels[1:], texture.texel * 2)
 
 
 def find_pictures(folder: Path) -> list[Path]:

@@ -35,7 +35,7 @@ class Split:
     """What the publishers say of a split; 0 where they do not say."""
 
     published: int = 0
-    counts: Literal["sequences", "frames", "hands", "images"] = "frames"
+    counts: Literal["sequences", "files", "frames", "hands", "images"] = "frames"
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,9 @@ class Source:
 class DataSet:
     """A data set's description.
 
-    `layout` are patterns below the root, each of which a download must match: the first that does not is named when
-    the root is wrong, and a folder that matches all of another set's is recognised as that set.
+    `layout` are patterns below the root (`A or B` where either will do), each of which a download must match: the
+    first that does not is named when the root is wrong, and a folder that matches all of another set's is recognised
+    as that set.
     """
 
     name: str  # on the command line

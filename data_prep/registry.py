@@ -53,7 +53,7 @@ def check_root(data_set: DataSet, root: Path) -> None:
 
 def _first_lacking(data_set: DataSet, root: Path) -> str | None:
     for pattern in data_set.layout:
-        if next(iter(root.glob(pattern)), None) is None:
+        if not any(next(iter(root.glob(one)), None) for one in pattern.split(" or ")):
             return pattern
     return None
 

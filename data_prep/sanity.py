@@ -90,7 +90,8 @@ def check_source(data_set: DataSet, source: Source, split: str) -> tuple[list[st
 
 def _count_lines(data_set: DataSet, source: Source, split: str) -> Iterator[str]:
     facts = data_set.splits[split]
-    here = len(source.units) if facts.counts == "sequences" else sum(unit.num_counted for unit in source.units)
+    is_by_unit = facts.counts in ("sequences", "files")
+    here = len(source.units) if is_by_unit else sum(unit.num_counted for unit in source.units)
     if not facts.published:
         yield f"{data_set.title}, {split}: {here} {facts.counts} (no published number)"
     else:

@@ -158,7 +158,7 @@ def _labels_of(
         betas_weight=_all_known(betas_known),
         camera=Camera(
             K=torch.from_numpy(np.ascontiguousarray(truth.K[span])).float(),
-            T_world_cam=torch.from_numpy(np.ascontiguousarray(T_world_cam[span])).float(),
+            T_world_cam=torch.from_numpy(np.array(T_world_cam[span])).float(),
         ),
         camera_weight=torch.full((count,), float(truth.is_camera_known)),
         is_right=torch.tensor(truth.is_right),

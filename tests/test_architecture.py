@@ -34,7 +34,7 @@ HOMES = {
     "av": {"perception", "vis", "data"},
     "viser": {"export"},
     "matplotlib": {"vis"},
-    "jsonargparse": {"cli"},
+    "jsonargparse": {"cli", "evaluation"},  # the entry points
 }
 
 

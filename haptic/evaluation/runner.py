@@ -1,0 +1,338 @@
+"""Score methods and other systems on a benchmark: predictions, tables, pictures (docs/evaluation.md).
+
+python -m haptic.evaluation.runner --benchmark openhand --quick --out results/quick
+python -m haptic.evaluation.runner --benchmark openhand --methods keypoints keypoints+refine --out results/openhand
+python -m haptic.evaluation.runner --benchmark openhand --export-inputs inputs --out results/openhand
+python -m haptic.evaluation.runner --benchmark openhand --predictions mine=my_outputs --methods keypoints --out results
+python -m haptic.evaluation.runner --benchmark haptic-table1 --shards dexycb-s0-val='dexycb/*.tar' --out results
+
+The same command again goes on where it was broken off.
+"""
+
+import multiprocessing
+import os
+import shlex
+import sys
+import time
+from argparse import RawDescriptionHelpFormatter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from jsonargparse import ActionYesNo, ArgumentParser
+
+from haptic.data.shards import ShardStore, expand_shards
+from haptic.evaluation.baselines import DEFAULT_METHODS, NETWORK_METHODS, parse_method
+from haptic.evaluation.benchmarks import NAMES, Benchmark, find_benchmark, missing_sets
+from haptic.evaluation.checks import PairedHand, pair_hands
+from haptic.evaluation.clips import EvalClip, list_clips, local_urls
+from haptic.evaluation.exchange import export_inputs, read_system
+from haptic.evaluation.jobs import MethodFiles, MethodJob, calm_process, is_done, run_methods
+from haptic.evaluation.openhand_sets import ClipJob, clip_jobs, data_folder, make_clip, openhand_size
+from haptic.evaluation.predictions import Prediction, read_prediction
+from haptic.evaluation.report import Scored, write_report
+from haptic.evaluation.scoring import FrameScores, SequenceScore, frame_scores, score_hand
+from haptic.evaluation.tables import FramesFormat
+from haptic.inference.network import Device
+
+JobT = TypeVar("JobT")
+ResultT = TypeVar("ResultT")
+MAX_SHOWN_ERRORS = 20
+DEFAULT_DATA = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "haptic" / "benchmarks"
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What is scored on what. `methods` None: all that need no extra files, and the network's where there is one."""
+
+    out: Path
+    benchmark: str = "openhand"
+    methods: tuple[str, ...] | None = None
+    predictions: dict[str, str] = field(default_factory=dict)  # name: folder, or FORMAT:folder
+    shards: dict[str, str] = field(default_factory=dict)  # set: pattern
+    checkpoint: Path | None = None
+    hand_model: Path | None = None
+    device: Device = "auto"
+    is_quick: bool = False
+    seed: int = 0
+    workers: int = 1
+    data_dir: Path = DEFAULT_DATA
+    allow_missing: bool = False
+    frames: FramesFormat = "auto"
+    export_inputs: Path | None = None
+    has_pictures: bool = True
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"--workers is {self.workers}; at least one process is needed")
+        if self.seed < 0:
+            raise ValueError(f"--seed is {self.seed}; it must be zero or more")
+        if self.is_quick and self.benchmark != "openhand":
+            raise ValueError(
+                f"--quick: only the openhand benchmark has a quick size; leave it out for {self.benchmark}"
+            )
+        for name in self.chosen_methods:
+            if parse_method(name).needs_network and self.checkpoint is None:
+                raise ValueError(f"--methods {name}: needs a network; give --checkpoint, or leave the method out")
+        both = set(self.chosen_methods) & set(self.predictions)
+        if both:
+            raise ValueError(f"--predictions {min(both)}: a method has this name; call the system something else")
+
+    @property
+    def chosen_methods(self) -> tuple[str, ...]:
+        """The methods to run."""
+        if self.methods is not None:
+            return tuple(dict.fromkeys(parse_method(name).name for name in self.methods))
+        return DEFAULT_METHODS + (NETWORK_METHODS if self.checkpoint is not None else ())
+
+
+def evaluate(config: EvalConfig, *, command: str = "", say: Callable[[str], None] = lambda _text: None) -> Scored:
+    """Run what is missing, score everything and write the report; return what it was made from.
+
+    Raises:
+        ValueError: data or predictions are missing or cannot be what they are taken for.
+    """
+    calm_process()
+    config.out.mkdir(parents=True, exist_ok=True)
+    benchmark = find_benchmark(config.benchmark, seed=config.seed, is_quick=config.is_quick)
+    notes = missing_sets(benchmark, config.shards)
+    for line in notes:
+        say(line)
+    clips = find_clips(benchmark, config, say)
+    if config.export_inputs is not None:
+        export_inputs(config.export_inputs, clips, ShardStore())
+        say(f"the sequences' frames, cameras and boxes are in {config.export_inputs}")
+    files = MethodFiles(config.out, config.hand_model, config.checkpoint, config.device)
+    _run_missing(config, clips, files, say)
+    scored = Scored(benchmark, clips, notes=notes, command=command)
+    for method in config.chosen_methods:
+        _score(
+            scored, method, {clip.key: read_prediction(files.prediction(method, clip.key)) for clip in clips}, config
+        )
+    for name, place in config.predictions.items():
+        predictions, lines = read_system(place, name, clips, allow_missing=config.allow_missing)
+        scored.notes.extend(lines)
+        _score(scored, name, predictions, config)
+    write_report(scored, config.out, files, seed=config.seed, frames=config.frames, has_pictures=config.has_pictures)
+    return scored
+
+
+def find_clips(benchmark: Benchmark, config: EvalConfig, say: Callable[[str], None]) -> list[EvalClip]:
+    """Return all sequences of the benchmark; those of openhand are made if they are not there."""
+    store = ShardStore()
+    if not benchmark.makes_own_data:
+        return [
+            clip
+            for name in benchmark.sets
+            if name in config.shards
+            for clip in list_clips(name, expand_shards(config.shards[name]), store)
+        ]
+    size = openhand_size(is_quick=config.is_quick)
+    folder = data_folder(config.data_dir, size, seed=config.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = clip_jobs(folder, size, seed=config.seed)
+    missing = [job for job in jobs if not job.path.is_file()]
+    if missing:
+        say(f"{len(missing)} synthetic clips are made once, in {folder}")
+    for _done in _work(_make, missing, config.workers, "clips", say):
+        pass
+    return [
+        clip
+        for name in benchmark.sets
+        for clip in list_clips(
+            name, local_urls([job.path for job in jobs if f"openhand-{job.recipe.name}" == name]), store
+        )
+    ]
+
+
+def _make(job: ClipJob) -> str:
+    calm_process()
+    make_clip(job)
+    return job.path.name
+
+
+def _run_missing(config: EvalConfig, clips: list[EvalClip], files: MethodFiles, say: Callable[[str], None]) -> None:
+    jobs = []
+    for clip in clips:
+        methods = tuple(method for method in config.chosen_methods if not is_done(method, clip, files))
+        if methods:
+            jobs.append(MethodJob(clip, methods, files))
+    done = len(clips) * len(config.chosen_methods) - sum(len(job.methods) for job in jobs)
+    if done:
+        say(f"{done} predictions are there already")
+    for _key in _work(run_methods, jobs, config.workers, "sequences", say):
+        pass
+
+
+def _score(scored: Scored, method: str, predictions: dict[str, Prediction], config: EvalConfig) -> None:
+    """Score one method on all sequences; what cannot be right is refused, all of it at once."""
+    del config
+    errors = []
+    for clip in scored.clips:
+        try:
+            pairs, notes = pair_hands(clip, predictions[clip.key])
+        except ValueError as error:
+            errors.append(str(error))
+            continue
+        scored.notes.extend(notes)
+        scored.notes.extend(f"{method}, {clip.key}: {note}" for note in predictions[clip.key].notes)
+        for pair in pairs:
+            _score_pair(scored, method, pair)
+    if errors:
+        more = f"\n... and {len(errors) - MAX_SHOWN_ERRORS} more" if len(errors) > MAX_SHOWN_ERRORS else ""
+        raise ValueError("\n".join(errors[:MAX_SHOWN_ERRORS]) + more)
+
+
+def _score_pair(scored: Scored, method: str, pair: PairedHand) -> None:
+    rows: list[SequenceScore] = []
+    frames: list[FrameScores] = []
+    for protocol in scored.benchmark.protocols:
+        if protocol.data_set != pair.clip.set_name:
+            continue
+        if protocol.hands == "right" and not bool(pair.clip.labels(pair.name).is_right):
+            continue
+        found, notes = score_hand(pair, protocol, method)
+        rows += found
+        scored.notes.extend(note for note in notes if note not in scored.notes)
+        frames = [frame_scores(pair, method, protocol.data_set)]
+    scored.sequences.extend(rows)
+    scored.frames.extend(frames)
+    scored.pairs[method, pair.clip.key, pair.name] = pair
+
+
+def _work(
+    task: Callable[[JobT], ResultT], jobs: Sequence[JobT], workers: int, what: str, say: Callable[[str], None]
+) -> Iterator[ResultT]:
+    """Go through the results as they come, and say how far it is; a worker that dies takes the run with it."""
+    started = time.monotonic()
+
+    def told(results: Iterator[ResultT]) -> Iterator[ResultT]:
+        for done, result in enumerate(results, start=1):
+            each = (time.monotonic() - started) / done
+            say(f"{what}: {done} of {len(jobs)}, {each:.1f} s each, {each * (len(jobs) - done):.0f} s left")
+            yield result
+
+    if workers == 1 or len(jobs) < 2:
+        yield from told(map(task, jobs))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
+        futures = [pool.submit(task, job) for job in jobs]
+        try:
+            yield from told(future.result() for future in as_completed(futures))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+class _Parser(ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
+        raise ValueError(" ".join(message.split()))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 all scored, 2 something cannot be used, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        config = read_config(given)
+        scored = evaluate(config, command="python -m haptic.evaluation.runner " + shlex.join(given), say=_say)
+    except KeyboardInterrupt:
+        _say("interrupted; the same command goes on from here")
+        return 130
+    except (ValueError, OSError) as error:
+        _say(str(error))
+        return 2
+    print(scored.console)  # noqa: T201
+    for note in dict.fromkeys(scored.notes):
+        _say(f"note: {note}")
+    _say(f"tables, pictures and predictions are in {config.out}")
+    return 0
+
+
+def read_config(arguments: Sequence[str]) -> EvalConfig:
+    """Return what the command line and its YAML files ask for.
+
+    Raises:
+        ValueError: an argument is unknown, of a wrong type, or asks for what is not there.
+    """
+    options = build_parser().parse_args(list(arguments))
+    values = {name: value for name, value in options.as_dict().items() if name != "config"}
+    return EvalConfig(
+        out=Path(values["out"]),
+        benchmark=values["benchmark"],
+        methods=None if values["methods"] is None else tuple(values["methods"]),
+        predictions=_pairs("--predictions", values["predictions"], "NAME=DIR"),
+        shards=_pairs("--shards", values["shards"], "SET=PATTERN"),
+        checkpoint=_path(values["checkpoint"]),
+        hand_model=_path(values["hand_model"]),
+        device=values["device"],
+        is_quick=values["quick"],
+        seed=values["seed"],
+        workers=values["workers"],
+        data_dir=Path(values["data_dir"]).expanduser(),
+        allow_missing=values["allow_missing"],
+        frames=values["frames"],
+        export_inputs=_path(values["export_inputs"]),
+        has_pictures=values["pictures"],
+    )
+
+
+def build_parser() -> ArgumentParser:
+    """Return the parser; `--config` takes YAML files with any of the options (configs/eval/)."""
+    parser = _Parser(
+        prog="python -m haptic.evaluation.runner",
+        description=__doc__,
+        formatter_class=RawDescriptionHelpFormatter,
+        default_env=False,
+    )
+    add = parser.add_argument
+    add("--config", action="config", help="YAML file with any of these options; may be given again")
+    add("--benchmark", type=str, default="openhand", help=f"one of {', '.join(NAMES)}")
+    add("--out", type=str, required=True, help="folder for tables, pictures and predictions")
+    add("--methods", type=str, nargs="*", default=None, help="haptic/evaluation/baselines.py names them")
+    add("--predictions", type=str, nargs="*", default=[], help="NAME=DIR: another system's results")
+    add("--shards", type=str, nargs="*", default=[], help="SET=PATTERN: where a set's shards are")
+    add("--checkpoint", type=str | None, default=None, help="the network's weights")
+    add("--hand-model", type=str | None, default=None, help="MANO_RIGHT.pkl, for weights trained on it")
+    add("--device", type=Device, default="auto", help="for the network")
+    add("--quick", action=ActionYesNo(no_prefix="no-"), default=False, help="openhand: 12 clips of 32 frames")
+    add("--seed", type=int, default=0, help="of the synthetic sets and of the bootstrap")
+    add("--workers", type=int, default=min(2, os.cpu_count() or 1), help="processes")
+    add("--data-dir", type=str, default=str(DEFAULT_DATA), help="where synthetic sets are kept")
+    add("--allow-missing", action=ActionYesNo(no_prefix="no-"), default=False,
+        help="score systems that lack sequences; their coverage says so")  # fmt: skip
+    add("--frames", type=FramesFormat, default="auto", help="format of the numbers per frame")
+    add("--export-inputs", type=str | None, default=None, help="write frames, cameras and boxes for other systems")
+    add("--pictures", action=ActionYesNo(no_prefix="no-"), default=True, help="plots and strips")
+    return parser
+
+
+def _pairs(flag: str, texts: Sequence[str], form: str) -> dict[str, str]:
+    pairs = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not (sign and name and value):
+            raise ValueError(f"{flag} {text}: expected {form}")
+        if name in pairs:
+            raise ValueError(f"{flag} {name}: given twice")
+        pairs[name] = value
+    return pairs
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text).expanduser()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

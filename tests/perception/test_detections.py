@@ -96,7 +96,7 @@ def test_joints_alone_have_the_tight_box_of_the_known_ones(tmp_path):
         ({"joints_img_weight": [2.0] * 21}, "joints_img_weight has 2 to 2"),
         ({"joints_img": ...}, "joints_img_weight without joints_img"),
         ({"box": ..., "joints_img": ..., "joints_img_weight": ...}, "neither a box nor two joints"),
-        ({"box": ..., "joints_img": [[5, 5]] * 21}, "joints_img spans"),
+        ({"box": ..., "joints_img": [[5, 5]] * 21}, "joints_img all lie in one pixel"),
         ({"track_id": [1]}, "track_id is"),
     ],
     ids=lambda value: value[:28] if isinstance(value, str) else "",

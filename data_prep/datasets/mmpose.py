@@ -4,6 +4,7 @@ FreiHAND and OneHand10K and Panoptic (MPII+NZSL) have 2D joints there, RHD also 
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from data_prep.single_images import (
     safe_key,
     where_known,
 )
+
+logger = logging.getLogger(__name__)
 
 MM_PER_M = 1000.0
 
@@ -83,15 +86,15 @@ def open_mmpose(request: Request, which: MMPoseSet, judge: SideJudge | None = No
     side_judge = judge or SideJudge()
 
     def make(sample: Annotated) -> SourceClip | None:
-        weight = np.asarray(sample.hand["keypoints"], np.float64).reshape(21, 3)[:, 2]
-        if (weight > 0).sum() < min_joints:
+        points = np.asarray(sample.hand["keypoints"], np.float64).reshape(21, 3)
+        if (points[:, 2] > 0).sum() < min_joints:
             return None
         picture = folder / sample.image["file_name"]
         is_right = which.side(sample.hand, sample.image)
         if is_right is None:
-            points = np.asarray(sample.hand["keypoints"], np.float64).reshape(21, 3)
             is_right = side_judge.is_right(read_picture(picture), where_known(points[:, :2], points[:, 2]))
         if is_right is None:
+            logger.info("%s: left out, its side cannot be told", picture)
             return None
         truth = hand_in_picture(sample, is_right=is_right, is_rhd=which.prefix.startswith("rhd"))
         return SourceClip(

@@ -5,7 +5,7 @@ J0(betas) + transl. Data sets differ in four ways: fingers as PCA coefficients o
 pose, in a world or camera frame, and by the shape directions their left hands were made with.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from haptic.files import load_plain_pickle
 from haptic.geometry.rotations import rotation_from_aa
-from haptic.hand.joints import FINGERTIP_VERTICES, OPENPOSE_FROM_MANO
+from haptic.hand.joints import FINGERTIP_VERTICES
 from haptic.hand.mano import read_hand_model_data
 from haptic.hand.mirror import mirror_params
 from haptic.hand.model import HandModel, load_hand_model
@@ -26,6 +26,7 @@ from haptic.records import HandParams
 SMPLX_TIPS = FINGERTIP_VERTICES
 MANOPTH_RIGHT_TIPS = (745, 317, 444, 556, 673)
 MANOPTH_LEFT_TIPS = (745, 317, 445, 556, 673)
+TIP_JOINTS = (4, 8, 12, 16, 20)  # in OpenPose order
 
 # `published`: MANO_LEFT.pkl as it is, whose shape directions are not mirrored in x. `mirrored`: with that mended.
 LeftShape = Literal["published", "mirrored"]
@@ -147,29 +148,36 @@ class ManoFiles:
             transl=wrist - self.rest_wrist(betas, is_right=side),
         )
 
-    def joints(
-        self, truth: ManoTruth, *, is_right: bool, tips: tuple[int, ...] = SMPLX_TIPS
-    ) -> Float[np.ndarray, "T 21 3"]:
-        """Return the 21 joints, with a set's own fingertip vertices; NaN where the parameters are."""
-        joints = np.full((len(truth.transl), 21, 3), np.nan)
-        parts = (truth.global_orient, truth.hand_pose, truth.betas, truth.transl)
-        known = np.all([np.isfinite(part).reshape(len(part), -1).all(axis=1) for part in parts], axis=0)
+    def joints(self, numbers: ManoNumbers, *, tips: tuple[int, ...] = SMPLX_TIPS) -> Float[np.ndarray, "T 21 3"]:
+        """Return the 21 joints as the set's authors got them: its frame, its left shapes, its fingertip vertices.
+
+        NaN where a number is.
+        """
+        count = len(numbers.transl)
+        fingers = matrices(self.finger_aa(numbers).reshape(count, 15, 3))
+        parts = (matrices(numbers.global_aa), fingers, numbers.betas, numbers.transl)
+        joints = np.full((count, 21, 3), np.nan)
+        known = np.all([np.isfinite(part).reshape(count, -1).all(axis=1) for part in parts], axis=0)
         if not known.any():
             return joints
         params = HandParams(*(torch.from_numpy(np.ascontiguousarray(part[known])) for part in parts))
-        params = params if is_right else mirror_params(params)
+        is_published_left = not numbers.is_right and numbers.left_shape == "published"
+        model = self._published_left if is_published_left else self.model
+        params = params if numbers.is_right else mirror_params(params)
         with torch.no_grad():
             if tips == SMPLX_TIPS:
-                posed = self.model.joints(params)
+                posed = model.joints(params)
             else:
-                mesh = self.model(params)
-                sixteen = torch.empty(len(params.transl), 16, 3, dtype=torch.float64)
-                for place, joint in enumerate(OPENPOSE_FROM_MANO):
-                    if joint < 16:
-                        sixteen[:, joint] = mesh.joints[:, place]
-                posed = torch.cat([sixteen, mesh.verts[:, list(tips)]], dim=1)[:, list(OPENPOSE_FROM_MANO)]
-        joints[known] = posed.numpy() * (1 if is_right else MIRROR_X)
+                mesh = model(params)
+                posed = mesh.joints.clone()
+                posed[:, list(TIP_JOINTS)] = mesh.verts[:, list(tips)]
+        joints[known] = posed.numpy() * (1 if numbers.is_right else MIRROR_X)
         return joints
+
+    @cached_property
+    def _published_left(self) -> HandModel:
+        """The published MANO_LEFT, turned over: a right hand whose shape directions have x the wrong way."""
+        return HandModel(replace(self._data, shapedirs=self._data.shapedirs * MIRROR_X[:, None])).double()
 
     @cached_property
     def _refit(self) -> np.ndarray:

@@ -28,7 +28,9 @@ from haptic.hand.model import load_hand_model
 OPENPOSE_FROM_SMPLX = [0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20]
 TIPS = [744, 320, 443, 554, 671]
 WRIST_COLOR, TIP_COLOR = (30, 60, 230), (240, 220, 20)
-BLOB_PX = 5
+BLOB_PX = 8
+HIDDEN_PX = 15
+REST_WRIST = np.array([0.096, 0.006, 0.006])  # about where MANO has it
 CLONE = Path(__file__).parent.parent.parent
 
 
@@ -85,16 +87,19 @@ def smplx_joints(mano_arrays) -> Callable[..., np.ndarray]:
 
 @pytest.fixture(scope="session")
 def motion() -> Callable[..., SimpleNamespace]:
-    """Numbers of a hand that turns a little before a camera: global_aa, finger, betas, transl of T frames."""
+    """Numbers of a hand whose wrist moves a little about a place: global_aa, finger, betas, transl of T frames."""
 
-    def make(num_frames: int, *, seed: int = 0, place=(0.05, 0.02, 0.6), pca: int = 45) -> SimpleNamespace:
+    def make(
+        num_frames: int, *, seed: int = 0, place=(0.0, 0.02, 0.6), pca: int = 45, is_right: bool = True
+    ) -> SimpleNamespace:
         rng = np.random.default_rng(seed)
         time = np.linspace(0, 1, num_frames)[:, None]
+        rest_wrist = REST_WRIST * (1, 1, 1) if is_right else REST_WRIST * (-1, 1, 1)
         return SimpleNamespace(
             global_aa=rng.normal(size=3) * 0.8 + 0.2 * np.sin(time + rng.normal(size=3)),
             finger=rng.normal(size=pca) * 0.25 + 0.1 * np.sin(2 * time + rng.normal(size=pca)),
             betas=np.tile(rng.normal(size=10) * 0.5, (num_frames, 1)),
-            transl=np.asarray(place) + 0.03 * np.sin(time + rng.normal(size=3)),
+            transl=np.asarray(place) - rest_wrist + 0.03 * np.sin(time + rng.normal(size=3)),
         )
 
     return make
@@ -178,18 +183,21 @@ def assert_labels_hit_the_blobs() -> Callable[[SimpleNamespace], None]:
     """
 
     def check(hand: SimpleNamespace, *, atol_px: float = 1.0) -> None:
-        seen = 0
-        joints_img = hand.labels.joints_img.double().numpy()
-        if hand.labels.place_weight.min() > 0:
-            joints_img = project(hand.labels.joints_cam, hand.labels.camera.K).double().numpy()
+        hits = misses = 0
+        joints_img = project(hand.labels.joints_cam, hand.labels.camera.K).double().numpy()
         for place, crop in enumerate(hand.crops):
             points = joints_img[place] * crop.scale + crop.offset_px
             for joint, color in ((0, WRIST_COLOR), (8, TIP_COLOR)):
                 found = _blob(np.asarray(crop.pixels), color, points[joint])
-                if found is not None:
+                if found is None:
+                    continue
+                # Another hand's blob may hide this one; then the nearest is far away. Not so for most.
+                is_hidden = np.linalg.norm(found - points[joint]) > HIDDEN_PX
+                misses += is_hidden
+                hits += not is_hidden
+                if not is_hidden:
                     np.testing.assert_allclose(found, points[joint], atol=atol_px)
-                    seen += 1
-        assert seen > 0, "no blob is in view"
+        assert hits > misses, f"{hits} blobs lie where the labels say, {misses} elsewhere"
 
     return check
 
@@ -213,7 +221,7 @@ def _blob(pixels: np.ndarray, color: tuple[int, int, int], near: np.ndarray) -> 
     for number in range(1, count):
         left, top, width, height, area = stats[number]
         touches = left == 0 or top == 0 or left + width == pixels.shape[1] or top + height == pixels.shape[0]
-        if area < 20 or touches or abs(width - height) > 2:
+        if area < 12 or touches or abs(width - height) > 2:
             continue
         if best is None or np.linalg.norm(middles[number] - near) < np.linalg.norm(best - near):
             best = middles[number]

@@ -50,7 +50,7 @@ def download(tmp_path_factory, mano_arrays, smplx_joints, motion, picture, save_
         side = "left" if number == 1 else "right"
         arrays = mano_arrays[side]
         calibration = f"20200709_140042_subject-01_{side}"
-        hand = motion(FRAMES, seed=number)
+        hand = motion(FRAMES, seed=number, is_right=side == "right")
         hand.betas[:] = motion(1, seed=50).betas  # a subject has one shape
         write_yaml(root / "calibration" / f"mano_{calibration}" / "mano.yml", {"betas": hand.betas[0].tolist()})
         write_yaml(

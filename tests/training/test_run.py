@@ -149,7 +149,10 @@ def test_an_ablation_starts_from_weights_that_have_more_attentions(tiny_yaml, tm
     (["--data.image", "{stones: 1.0}"], ["unknown set 'stones'", "bones"]),
     (["--data.sets", "{bones: {shards: /no/such/*.tar}}"], ["set bones", "/no/such/*.tar"]),
     (["--run.init", "/no/such.ckpt"], ["/no/such.ckpt"]),
-    (["--trainer.precision", "int3"], ["precision"]),
+    (["--trainer.precision", "int3"], ["trainer.precision is 'int3'", "bf16-mixed"]),
+    (["--network.decoder.added_attention", "[sideways]"], ["network", "added_attention", "cross_view, global"]),
+    (["--network.backbone.dmi", "3"], ["network", "backbone.dmi"]),
+    (["--optim.freeze", "[kitchen]"], ["optim.freeze is 'kitchen'", "backbone, decoder, readout, new"]),
     (["--optim.freeze", "[backbone,decoder,readout,new]"], ["nothing would be left"]),
     (["--objective.weights.betas", "-1"], ["betas is -1"]),
 ])  # fmt: skip

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,6 @@ def _write_text(path: Path, text: str) -> None:
 
 def _write_protocols(path: Path, benchmark: Benchmark) -> None:
     """Write every protocol with its hash, so that a number can be traced without this program."""
-    from dataclasses import asdict
-
     content = {protocol.hash: asdict(protocol) for protocol in benchmark.protocols}
     _write_text(path, json.dumps(content, indent=1) + "\n")
 
@@ -172,4 +170,4 @@ def _write_worst(scored: Scored, out: Path) -> None:
             for error, score in ranked[:WORST]
         ]
         if rows:
-            write_strips(out / "pictures" / f"worst-{folder_name(method)}.png", rows)
+            write_strips(out / "pictures" / f"worst-{folder_name(method)}.jpg", rows)

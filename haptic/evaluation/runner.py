@@ -35,6 +35,7 @@ from haptic.evaluation.predictions import Prediction, read_prediction
 from haptic.evaluation.report import Scored, write_report
 from haptic.evaluation.scoring import FrameScores, SequenceScore, frame_scores, score_hand
 from haptic.evaluation.tables import FramesFormat
+from haptic.hand.model import load_hand_model
 from haptic.inference.network import Device
 
 JobT = TypeVar("JobT")
@@ -111,8 +112,9 @@ def evaluate(config: EvalConfig, *, command: str = "", say: Callable[[str], None
         _score(
             scored, method, {clip.key: read_prediction(files.prediction(method, clip.key)) for clip in clips}, config
         )
+    hand_model = None if config.hand_model is None else load_hand_model(config.hand_model)
     for name, place in config.predictions.items():
-        predictions, lines = read_system(place, name, clips, allow_missing=config.allow_missing)
+        predictions, lines = read_system(place, name, clips, allow_missing=config.allow_missing, hand_model=hand_model)
         scored.notes.extend(lines)
         _score(scored, name, predictions, config)
     write_report(scored, config.out, files, seed=config.seed, frames=config.frames, has_pictures=config.has_pictures)

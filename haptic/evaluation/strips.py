@@ -17,6 +17,7 @@ from haptic.geometry.cameras import project
 from haptic.hand.joints import PARENTS_21
 from haptic.hand.palette import hand_color
 
+JPEG_QUALITY = 88
 TILE_PX, TILES, HEAD_PX = 224, 6, 22
 REACH = 2.2  # of the tile over the tight box of the hand
 DRAWN_SHIFT = 3  # eighths of a pixel
@@ -36,7 +37,7 @@ def write_strips(path: Path, rows: Sequence[StripRow]) -> None:
     """Write the strips below each other, as one picture."""
     lines = [_strip(row) for row in rows]
     with atomic_path(path) as temporary:
-        cv2.imwrite(str(temporary), np.concatenate(lines)[..., ::-1])
+        cv2.imwrite(str(temporary), np.concatenate(lines)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
 
 
 def _strip(row: StripRow) -> UInt8[np.ndarray, "h w 3"]:

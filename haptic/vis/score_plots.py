@@ -52,6 +52,8 @@ def write_error_over_time(path: Path, curves: Mapping[str, ErrorCurve], *, title
 
 def write_error_against_focal(path: Path, points: Mapping[str, ErrorPoints], *, title: str, label: str) -> None:
     """Draw a point per hand's track, both axes logarithmic."""
+    from matplotlib.ticker import LogLocator
+
     figure, axes = _figure()
     for number, (name, cloud) in enumerate(points.items()):
         style = _style(number)
@@ -63,6 +65,8 @@ def write_error_against_focal(path: Path, points: Mapping[str, ErrorPoints], *, 
     axes.set_yscale("log")
     ticks = [0.5, 1.0, 2.0, 4.0]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()
     axes.set_xlabel("true focal length (image widths)")
     _finish(figure, axes, path, title, label)

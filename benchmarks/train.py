@@ -35,6 +35,7 @@ from haptic.training.optimisation import OptimConfig
 CLIP_FRAMES = 8
 TINY = "configs/train/openhand_tiny.yaml"
 GB = 1024**3
+FEW_STEPS = 3  # no more than these: the full size, whose forward pass benchmarks/network.py measures
 
 
 class Repeated(Dataset[TrainingBatch]):
@@ -123,7 +124,8 @@ def measure(
     print(f"  memory     {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB:8.2f} GB at most")
     if torch.cuda.is_available() and accelerator != "cpu":
         print(f"  on the GPU {torch.cuda.max_memory_allocated() / GB:8.2f} GB at most")
-    print_forward(module, clips, steps)
+    if steps > FEW_STEPS:
+        print_forward(module, clips, steps)
 
 
 def print_forward(module: TrainingModule, clips: ClipBatch, steps: int) -> None:

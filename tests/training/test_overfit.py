@@ -1,6 +1,7 @@
 """One batch, learned by heart: the proof that gradients, labels and readouts belong together."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -18,8 +19,9 @@ from haptic.training.module import TrainingModule
 from haptic.training.objective import LossWeights, Objective, ObjectiveConfig
 from haptic.training.optimisation import OptimConfig
 
-SIDE_PX = 64
-STEPS = 700
+SHARDS = Path(__file__).parent.parent.parent / "checkpoints/smoke/*.tar"
+SIDE_PX = 32
+STEPS = 1600
 
 
 class TheSameAgain(torch.utils.data.Dataset):
@@ -36,11 +38,11 @@ class TheSameAgain(torch.utils.data.Dataset):
 
 
 @pytest.mark.slow
-def test_a_small_convolutional_network_learns_eight_windows_to_two_millimetres(shard_folder, open_hand):
+def test_a_small_network_learns_eight_windows_to_two_millimetres(open_hand):
     data = TrainingData(
         DataConfig(
-            sets={"bones": SetConfig(shards=f"{shard_folder}/*.tar")},
-            video={"bones": 1.0},
+            sets={"made": SetConfig(shards=str(SHARDS))},
+            video={"made": 1.0},
             crop_side_px=SIDE_PX,
             frame_side_px=SIDE_PX,
             augment=AugmentConfig(mode="off"),
@@ -52,17 +54,17 @@ def test_a_small_convolutional_network_learns_eight_windows_to_two_millimetres(s
     torch.manual_seed(0)
     network = Haptic(
         HapticConfig(
-            backbone=BackboneConfig(timm_name="mobilenetv4_conv_small", maps=(-2, -1), map_dim=128, drop_path=0.0),
+            backbone=BackboneConfig(dim=96, depth=3, heads=4, patch_px=8, patch_padding_px=0, drop_path=0.0),
             decoder=DecoderConfig(dim=128, depth=2, heads=4, head_dim=32, mlp_dim=256),
             crop_side_px=SIDE_PX,
             frame_side_px=SIDE_PX,
-            keep_width=1.0,
+            keep_width=0.75,
         )
     )
     module = TrainingModule(
         network,
         Objective(ObjectiveConfig(weights=LossWeights(adversarial=0.0)), open_hand),
-        OptimConfig(lr=2e-3, warmup_steps=30, schedule="cosine", total_steps=STEPS, clip_norm=50.0),
+        OptimConfig(lr=1.5e-3, warmup_steps=50, schedule="cosine", total_steps=STEPS, clip_norm=50.0),
         has_adversary=False,
         starts_from_nothing=True,
     )
@@ -72,10 +74,8 @@ def test_a_small_convolutional_network_learns_eight_windows_to_two_millimetres(s
     )  # fmt: skip
     trainer.fit(module, DataLoader(TheSameAgain(batch), batch_size=None))
     clip = batch.video.as_clip()
-    network.train()  # with the batch's own statistics, as it learned
     with torch.no_grad():
         answer = network.predict(clip.crops, clip.frames)
     joints, target = module.objective.joints_of(answer), batch.video.targets.joints_cam
     error_mm = 1000 * float(ra_mpjpe(joints.flatten(0, 1), target.flatten(0, 1)))
     assert error_mm < 2.0, f"RA-MPJPE {error_mm:.2f} mm after {STEPS} steps"
-    assert module.report.terms["joints_2d"] < 0.02

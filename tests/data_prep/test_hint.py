@@ -70,11 +70,16 @@ def test_ego4d_without_pictures_says_how_to_get_them_and_long_names_become_keys(
     assert KEY_PATTERN.fullmatch(key)
 
 
-def test_a_damaged_annotation_is_named_and_the_others_are_converted(download, tmp_path, to_shards):
+def test_a_damaged_annotation_and_a_damaged_picture_are_named_and_the_others_are_converted(download, tmp_path, to_shards):
     root = tmp_path / "copy"
     shutil.copytree(download[0], root)
     (root / "TEST_newdays_img" / "ND_1_frame000001_l.json").write_text("[]")
+    for suffix in ("jpg", "json"):
+        source = root / "TEST_newdays_img" / f"ND_1_frame000001_r.{suffix}"
+        shutil.copy(source, source.with_stem("ND_2_frame000001_r"))
+    (root / "TEST_newdays_img" / "ND_2_frame000001_r.jpg").write_bytes(b"<html>not found</html>")
     _shards, tally = to_shards("hint", root, "TEST_newdays_img")
     assert tally.clips == 1
-    assert len(tally.damaged) == 1
+    assert len(tally.damaged) == 2
+    assert "ND_2_frame000001_r.jpg: not a readable picture" in tally.damaged[1]
     assert "ND_1_frame000001_l.json: expected a list of one dict" in tally.damaged[0]

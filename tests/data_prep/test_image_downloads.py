@@ -1,4 +1,4 @@
-"""What image sets' downloads look like from outside: each is told from the others, and a wrong root says which it is."""
+"""Image sets' downloads from outside: each is told from the others, and a wrong root says which it is."""
 
 import pytest
 

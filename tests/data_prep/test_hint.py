@@ -70,7 +70,9 @@ def test_ego4d_without_pictures_says_how_to_get_them_and_long_names_become_keys(
     assert KEY_PATTERN.fullmatch(key)
 
 
-def test_a_damaged_annotation_and_a_damaged_picture_are_named_and_the_others_are_converted(download, tmp_path, to_shards):
+def test_a_damaged_annotation_and_a_damaged_picture_are_named_and_the_others_are_converted(
+    download, tmp_path, to_shards
+):
     root = tmp_path / "copy"
     shutil.copytree(download[0], root)
     (root / "TEST_newdays_img" / "ND_1_frame000001_l.json").write_text("[]")

@@ -83,13 +83,14 @@ def _without_doubles(pieces: Sequence[TrackedHand]) -> list[TrackedHand]:
 
 def _lies_on(piece: TrackedHand, other: TrackedHand) -> bool:
     """Say whether a track lies on another, seen or filled there; a settled left and right seen together are two."""
-    rows = [detection.frame_index for detection in other.seen]
+    rows = np.array([detection.frame_index for detection in other.seen])
     boxes = np.stack([detection.box for detection in other.seen])
-    upon = 0
-    for detection in piece.seen:
-        if rows[0] <= detection.frame_index <= rows[-1]:
-            box = np.array([np.interp(detection.frame_index, rows, edge) for edge in boxes.T])
-            upon += same_hand(detection, replace(detection, box=box))
+    during = [detection for detection in piece.seen if rows[0] <= detection.frame_index <= rows[-1]]
+    if len(during) <= len(piece.seen) / 2:
+        return False
+    frames = [detection.frame_index for detection in during]
+    there = np.stack([np.interp(frames, rows, edge) for edge in boxes.T], axis=1)
+    upon = sum(same_hand(detection, replace(detection, box=box)) for detection, box in zip(during, there, strict=True))
     if upon <= len(piece.seen) / 2:
         return False
     opposite = piece.is_firm and other.is_firm and (piece.p_right > 0.5) != (other.p_right > 0.5)
@@ -196,8 +197,10 @@ def _interpolated(rows: np.ndarray, values: np.ndarray, count: int) -> np.ndarra
 
 def _confidence(rows: np.ndarray, score: np.ndarray, count: int) -> np.ndarray:
     """Give filled frames the interpolated confidence of their neighbours, less the farther they are."""
-    distance = np.abs(np.arange(count)[:, None] - rows[None]).min(axis=1)
-    return np.interp(np.arange(count), rows, score) * CONFIDENCE_KEPT**distance
+    frames = np.arange(count)
+    after = np.searchsorted(rows, frames).clip(max=len(rows) - 1)
+    distance = np.minimum(np.abs(rows[after] - frames), np.abs(frames - rows[(after - 1).clip(min=0)]))
+    return np.interp(frames, rows, score) * CONFIDENCE_KEPT**distance
 
 
 def _smooth_boxes(rows: np.ndarray, boxes: np.ndarray, count: int, stiffness: float) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Following hands: scripted detections whose truth is known."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from haptic.perception.association import MatchConfig, TrackedHand, is_plausible, match, same_hand
 from haptic.perception.detector import HandDetection, Region, detection_from_joints
 from haptic.perception.tracker import HandTracker, TrackerConfig, build_tracks
-from haptic.perception.tracks import TrackConfig
+from haptic.perception.tracks import TrackConfig, hand_tracks
 from haptic.perception.video import Frame
 
 WIDTH, HEIGHT = 640, 480
@@ -352,3 +353,58 @@ def test_memory_does_not_hold_the_frames():
         tracker.step(picture(index))
     assert len(tracker._recent) == 4
     assert isinstance(tracker._association.hands()[0].seen[0], HandDetection)
+
+
+class Endless(Scripted):
+    """A detector that sees two hands that move, in every frame of a film of any length."""
+
+    def __init__(self):
+        super().__init__({})
+
+    def detect(self, frame):
+        sway = 20 * np.sin(frame.index / 9)
+        return [hand_at(frame.index, (200 + sway, 150)), hand_at(frame.index, (450 - sway, 200), p_right=0.04)]
+
+    detect_next = detect
+
+
+def test_following_hands_costs_a_few_kilobytes_a_frame():
+    tracker, image = HandTracker(Endless(), QUIET), picture(0).image
+    begin, count, num_hands = 20, 120, 2
+    for index in range(begin):
+        tracker.step(Frame(index, index / FPS, image))
+    tracemalloc.start()
+    try:
+        for index in range(begin, count):
+            tracker.step(Frame(index, index / FPS, image))
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    # 21 joints and 21 landmarks, their weights and their box are 1 kB; a frame of the film would be 900.
+    assert held / ((count - begin) * num_hands) < 4_000
+
+
+def test_making_tracks_takes_memory_in_step_with_their_length():
+    count, hands = 1500, []
+    for center, p_right in (((200, 150), 0.95), ((450, 200), 0.05)):
+        first = hand_at(0, center, p_right=p_right)
+        hand = TrackedHand(first)
+        for index in range(1, count):
+            hand.add(replace(first, frame_index=index))
+        hands.append(hand)
+    tracemalloc.start()
+    try:
+        tracks = hand_tracks(hands, [index / FPS for index in range(count)], TrackConfig())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [len(track.time_s) for track in tracks] == [count, count]
+    assert peak / (count * 2) < 4_000  # each frame against each other would be 12,000
+
+
+@pytest.mark.parametrize("seen", [[0], [0, 1, 6], [0, 7, 8], [2, 3, 9]])
+def test_confidence_falls_with_the_distance_to_the_nearest_sighting(seen):
+    given = [replace(hand_at(index, (200, 150)), track_id="a") for index in seen]
+    (only,) = build_tracks(given, [index / FPS for index in range(10)], QUIET)
+    nearest = [min(abs(int(index) - other) for other in seen) for index in only.frame_index]
+    assert torch.allclose(only.confidence, torch.tensor([0.95 * 0.85**distance for distance in nearest]))

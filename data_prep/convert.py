@@ -23,9 +23,12 @@ import torch
 from data_prep.dataset import DamagedError, DataSet, Request, Source, SourceClip, Unit
 from data_prep.labels import clip_hands
 from haptic.data.samples import HandLabels, SampleWriter, WriterConfig
-from haptic.files import atomic_write
+from haptic.files import atomic_write, find_asset
+from haptic.hand.mano import read_hand_model_data
+from haptic.hand.model import OPENHAND
 
 NO_MODEL = "none"  # the hand model of shards without MANO parameters
+MANO = "mano"  # of shards whose labels are MANO's and absolute already, so that no file is asked for
 MAX_RETRIES = 1000  # damaged pictures in one clip
 
 
@@ -175,6 +178,15 @@ def plan_shards(units: Sequence[Unit], out: Path, split: str, hands_per_shard: i
     return jobs
 
 
+def hand_model_name(data_set: DataSet, request: Request) -> str:
+    """Return whose `betas` the shards have."""
+    if data_set.mano == "openhand by default" and request.mano is None:
+        return read_hand_model_data(find_asset(OPENHAND), family="openhand").name
+    if data_set.mano == "in the labels" and request.mano is None:
+        return MANO
+    return NO_MODEL if request.mano is None or data_set.mano == "unused" else request.mano.name
+
+
 class _Worker:
     """Writes shards; a copy of it lives in every process."""
 
@@ -198,7 +210,6 @@ class _Worker:
         """Write one shard."""
         if self._source is None:
             self._source = self._data_set.open(self._request)
-        mano = self._request.mano
         folder = job.path.parent / f".writing-{job.path.stem}"
         tally = Tally()
         # One shard of this job: whole units decide where a shard ends, not its size.
@@ -209,7 +220,7 @@ class _Worker:
         try:
             with SampleWriter(
                 folder, prefix="shard", data_set=self._data_set.name, licence=self._data_set.licence,
-                hand_model=NO_MODEL if mano is None or self._data_set.mano == "unused" else mano.name, config=limits,
+                hand_model=hand_model_name(self._data_set, self._request), config=limits,
             ) as writer:  # fmt: skip
                 for unit in job.units:
                     self._write_unit(writer, unit, tally)

@@ -132,6 +132,6 @@ class DataSet:
     layout: Sequence[str]
     open: Callable[[Request], Source]
     is_video: bool = True
-    mano: Literal["unused", "for parameters", "needed"] = "unused"
+    mano: Literal["unused", "for parameters", "needed", "in the labels", "openhand by default"] = "unused"
     needs_left_mano: bool = False  # left hands are stored as PCA coefficients of MANO_LEFT
     options: Mapping[str, str] = field(default_factory=dict)  # the set's own, with what they do

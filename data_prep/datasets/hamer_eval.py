@@ -131,5 +131,6 @@ DATA_SETS = (
         layout=("TEST_newdays_img_all.npz or hamer_evaluation_data/TEST_newdays_img_all.npz",),
         open=open_hamer_eval,
         is_video=False,
+        mano="in the labels",
     ),
 )

@@ -106,5 +106,6 @@ DATA_SETS = (
         layout=("*-train/*.tar or dataset_tars/*-train/*.tar or hamer_training_data/dataset_tars/*-train/*.tar",),
         open=open_hamer_tars,
         is_video=False,
+        mano="in the labels",
     ),
 )

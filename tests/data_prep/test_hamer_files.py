@@ -1,6 +1,7 @@
 """HaMeR's tars and evaluation files: several hands in a picture, png and jpg, filters, boxes, object arrays."""
 
 import io
+import json
 import pickle
 import tarfile
 
@@ -82,6 +83,8 @@ def test_tars_become_shards_with_every_hand_that_passes_the_filter(
         "000000-a_0.left_0", "000000-a_0.right_0", "000000-b_0.left_0", "000000-b_0.right_0", "000000-b_0.right_1",
     ]  # fmt: skip
     assert tally.clips == 2
+    with tarfile.open(shards[0]) as tar:
+        assert json.load(tar.extractfile("000000-a_0.json"))["hand_model"] == "mano"  # whose betas they are
     for hand in hands.values():
         assert_labels_hit_the_blobs(hand)
         assert hand.labels.box_side_px.tolist() == pytest.approx([160.0])  # 200 * the larger scale, nothing added

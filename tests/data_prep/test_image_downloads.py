@@ -1,4 +1,4 @@
-"""Image sets' downloads from outside: each is told from the others, and a wrong root says which it is."""
+"""What image sets look like as downloads: each is told from the others, and a wrong root says which it is."""
 
 import pytest
 

@@ -203,9 +203,7 @@ def test_unknown_joints_have_no_say_whatever_they_hold(model):
     assert pa_mpjpe_mm(model, truth, found).mean() < 12
 
 
-@pytest.mark.parametrize(
-    "bad", [{"landmarks_spread": 0.0}, {"turn_rate": -1.0}, {"robust_sigmas": float("nan")}]
-)
+@pytest.mark.parametrize("bad", [{"landmarks_spread": 0.0}, {"turn_rate": -1.0}, {"robust_sigmas": float("nan")}])
 def test_a_config_that_makes_no_sense_is_refused(bad: dict):
     with pytest.raises(ValueError, match=next(iter(bad))):
         KeypointInitConfig(**bad)

@@ -1,6 +1,7 @@
 """Arguments, help and exit codes of `train.py`.
 
-Exit codes: 0 the run reached its last step, 2 something could not be used (in one line), 130 interrupted by Ctrl-C.
+Exit codes: 0 the run reached its last step, 2 something could not be used (in one line), 130 interrupted by Ctrl-C,
+143 asked to end (SIGTERM), as clusters do before they kill.
 """
 
 import inspect
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> int:
     from haptic.data.loader import WorkerDiedError
-    from haptic.training.run import TrainConfig, train
+    from haptic.training.run import TerminatedError, TrainConfig, train
 
     parser = build_parser()
     options = parser.parse_args(arguments)
@@ -75,6 +76,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         train(config, config_text=text)
     except WorkerDiedError as error:
         raise ValueError(str(error)) from None
+    except TerminatedError as error:
+        _say(str(error))
+        return 143
     return 0
 
 

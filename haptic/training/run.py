@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import nn
 
 from haptic.data.datamodule import DataConfig, TrainingData
@@ -41,6 +41,10 @@ MAY_CHANGE = re.compile(
     r"data\.(num_workers|prefetch_batches|cache_dir|cache_gb|max_damaged|validation.*|"
     r"windows_per_batch|images_per_batch|real_hands_per_batch)"  # the data checks these over all processes
 )
+
+
+class TerminatedError(RuntimeError):
+    """A cluster asked the run to end (SIGTERM); what was learned is kept."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ def train(config: TrainConfig, *, config_text: str = "") -> TrainingModule:
 
     Raises:
         ValueError: anything the run needs cannot be used; one line says what.
+        TerminatedError: the run was asked to end.
     """
     _hush_lightning()
     out = Path(config.run.out)
@@ -138,7 +143,10 @@ def train(config: TrainConfig, *, config_text: str = "") -> TrainingModule:
         resumed=resumed,
     )
     trainer.callbacks.append(keeper)  # type: ignore[attr-defined]
-    trainer.fit(module, datamodule=data)
+    try:
+        trainer.fit(module, datamodule=data)
+    except SIGTERMException:
+        raise TerminatedError(f"asked to end after step {module.step}; say the same command again to go on") from None
     return module
 
 

@@ -211,6 +211,24 @@ def test_a_run_killed_at_a_random_moment_goes_on_bit_for_bit(tiny_yaml, tmp_path
 
 
 @pytest.mark.slow
+def test_a_run_that_is_asked_to_end_keeps_its_last_step_and_says_so(tiny_yaml, tmp_path):
+    process = start(["train.py", "--config", str(tiny_yaml), "--optim.total_steps", "5000", "--run.save_every_steps",
+                     "5000"])  # fmt: skip
+    metrics = tmp_path / "run/metrics.csv"
+    deadline = time.monotonic() + 300
+    while not (metrics.is_file() and metrics.read_text().count("\n") > 5):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _out, errors = process.communicate(timeout=120)
+    assert process.returncode == 143
+    kept = torch.load(tmp_path / "run/last.ckpt", weights_only=True)["training"]["module"]["step"]
+    assert f"asked to end after step {kept};" in errors.decode()
+    assert rows_of(tmp_path / "run")[-1]["step"] == str(kept)
+
+
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(tiny_yaml, tmp_path):
     common = ["--config", str(tiny_yaml), "--network.backbone.drop_path", "0", "--run.validate_every_steps", "3"]
     alone = start(["train.py", *common, "--run.out", str(tmp_path / "one")])

@@ -1,6 +1,6 @@
 """HaPTIC's released clip labels (Ye et al. 2025): eight frames each of ARCTIC, DexYCB, HO3D, H2O and InterHand2.6M.
 
-A list (`SET/clip/SET_SPLIT_clip.data.pyd`) names a pickle for each clip. The release has no pictures: they come from the
+A list (`SET/clip/SET_SPLIT_clip.data.pyd`) names a pickle for each clip. There are no pictures: they come from the
 data sets themselves, below `--option images=FOLDER`, under the names the labels give. Poses are axis-angle with the
 mean pose in them; joints are in the camera, with confidences. Boxes are made from the joints, as for all sets.
 """

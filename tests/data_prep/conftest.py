@@ -115,7 +115,7 @@ def picture() -> Callable[..., np.ndarray]:
             for joint, color in ((0, WRIST_COLOR), (8, TIP_COLOR)):
                 if np.isfinite(points[joint]).all():
                     x, y = (round(float(value) * 16) for value in points[joint])
-                    cv2.circle(image, (x, y), BLOB_PX * 16, color, -1, cv2.LINE_AA, 4)
+                    cv2.circle(image, (x, y), 16 * BLOB_PX * max(1, width // 640), color, -1, cv2.LINE_AA, 4)
         return image
 
     return make

@@ -12,14 +12,16 @@ import torch
 from haptic.data.shards import ShardStore
 from haptic.evaluation import runner
 from haptic.evaluation.baselines import DEFAULT_METHODS, NETWORK_METHODS, parse_method
+from haptic.evaluation.benchmarks import find_benchmark
 from haptic.evaluation.exchange import export_inputs, read_system
 from haptic.evaluation.predictions import read_prediction, write_prediction
-from haptic.evaluation.runner import main
+from haptic.evaluation.runner import main, read_config
 from haptic.perception.cameras import CameraConfig, video_camera
 from haptic.perception.detections import read_detections
 from haptic.perception.video import VideoInfo
 
 SET = "dexycb-s0-val"
+CONFIGS = Path(__file__).parents[2] / "configs" / "eval"
 METHODS = ("keypoints-gt", "keypoints-gt/constant-depth")
 
 
@@ -180,3 +182,12 @@ def test_an_unknown_folder_or_format_is_refused(clips, tmp_path):
         read_system(str(tmp_path / "nowhere"), "mine", clips, allow_missing=False)
     with pytest.raises(ValueError, match="no prediction of 2 of 2"):
         read_system(str(tmp_path), "mine", clips, allow_missing=True)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_config_is_understood(path, tmp_path):
+    more = ["--checkpoint", "x.ckpt"] if "--checkpoint" in path.read_text() else []
+    config = read_config(["--config", str(path), "--out", str(tmp_path), *more])
+    assert find_benchmark(config.benchmark, seed=0, is_quick=config.is_quick).protocols
+    for name in config.shards:
+        assert name in find_benchmark(config.benchmark, seed=0, is_quick=False).sets

@@ -62,10 +62,12 @@ class Straightened:
     """Resamples fisheye pictures to a pinhole camera's."""
 
     def __init__(self, seen_at: Float[np.ndarray, "H W 2"]) -> None:
-        self._maps = cv2.convertMaps(seen_at, None, cv2.CV_16SC2)
+        columns, rows = (np.ascontiguousarray(part) for part in np.moveaxis(seen_at, -1, 0))
+        self._maps = cv2.convertMaps(columns, rows, cv2.CV_16SC2)
 
     def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
         """Return the picture as the pinhole camera would have seen it, black where the lens saw nothing."""
         if image.shape[:2] != self._maps[0].shape[:2]:
             raise DamagedError(f"a picture of {image.shape[1]} x {image.shape[0]}, which its calibration is not for")
-        return cv2.remap(image, *self._maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        whole, fraction = self._maps
+        return np.asarray(cv2.remap(image, whole, fraction, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT))

@@ -14,7 +14,7 @@ from torch import Tensor
 from haptic.geometry.cameras import project
 from haptic.hand.landmarks import LandmarkKind, LandmarkModel, detector_landmarks, load_landmark_model
 from haptic.hand.mirror import mirror_camera, mirror_params, mirror_points, mirror_track
-from haptic.hand.model import HandModel, load_hand_model, trajectory_joints
+from haptic.hand.model import HandModel, in_runs, load_hand_model, trajectory_joints
 from haptic.inference.keypoints import MIN_KNOWN_JOINTS, KeypointInitConfig, init_from_keypoints
 from haptic.inference.network import NetworkConfig, run_network
 from haptic.inference.scale import place_at_depth
@@ -202,9 +202,11 @@ def reconstruct(
 def landmarks_img(model: HandModel, trajectory: Trajectory, landmark_model: LandmarkModel) -> Float[Tensor, "T 21 2"]:
     """Return the pixels where the detector's landmarks are expected on a solved hand, as the camera saw it."""
     if trajectory.is_right:
-        points = detector_landmarks(model, trajectory.params, landmark_model)
+        points = in_runs(lambda run: detector_landmarks(model, run, landmark_model), trajectory.params)
     else:
-        points = mirror_points(detector_landmarks(model, mirror_params(trajectory.params), landmark_model))
+        points = in_runs(
+            lambda run: mirror_points(detector_landmarks(model, mirror_params(run), landmark_model)), trajectory.params
+        )
     return project(points, trajectory.camera.K)
 
 

@@ -1,5 +1,6 @@
 """The hand model: `HandParams` in, `HandMesh` out. One class serves the openhand and the user's licensed MANO."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from haptic.hand.mirror import mirror_faces, mirror_mesh, mirror_params
 from haptic.records import HandMesh, HandParams, Trajectory
 
 OPENHAND = "openhand/OPENHAND_RIGHT.npz"
+RUN_FRAMES = 1000
 
 
 class HandModel(nn.Module):
@@ -133,9 +135,16 @@ def trajectory_mesh(model: HandModel, trajectory: Trajectory) -> HandMesh:
 def trajectory_joints(model: HandModel, trajectory: Trajectory) -> Float[Tensor, "T 21 3"]:
     """Return the 21 joints of a trajectory in each frame's camera, without the mesh."""
     if trajectory.is_right:
-        return model.joints(trajectory.params)
-    joints = model.joints(mirror_params(trajectory.params))
+        return in_runs(model.joints, trajectory.params)
+    joints = in_runs(lambda run: model.joints(mirror_params(run)), trajectory.params)
     return joints * joints.new_tensor([-1.0, 1.0, 1.0])
+
+
+def in_runs(function: Callable[[HandParams], Tensor], params: HandParams) -> Float[Tensor, "*frames"]:
+    """Return `function` of T frames, some at a time: what it needs on the way then does not grow with a film."""
+    num_frames = params.transl.shape[0]
+    runs = [function(params[start : start + RUN_FRAMES]) for start in range(0, max(num_frames, 1), RUN_FRAMES)]
+    return torch.cat(runs)
 
 
 def trajectory_faces(model: HandModel, trajectory: Trajectory) -> Tensor:

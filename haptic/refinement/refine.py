@@ -9,7 +9,7 @@ import torch
 
 from haptic.hand.landmarks import LandmarkModel, detector_landmarks, load_landmark_model
 from haptic.hand.mirror import mirror_params
-from haptic.hand.model import HandModel
+from haptic.hand.model import HandModel, in_runs
 from haptic.records import HandParams, HandTrack, Trajectory
 from haptic.refinement.objective import Objective
 from haptic.refinement.observations import as_right_hand, in_double, observe
@@ -72,7 +72,10 @@ def _solve(
 ) -> tuple[Variables, list[list[StageReport]]]:
     """Run the stages over right hands; also return what each stage did to each."""
     trajectories, tracks = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    points = [detector_landmarks(model, trajectory.params, landmark_model) for trajectory in trajectories]
+    points = [
+        in_runs(lambda run: detector_landmarks(model, run, landmark_model), trajectory.params)
+        for trajectory in trajectories
+    ]
     observations = observe(trajectories, tracks, points, landmark_model.spread)
     initial = observations.initial
     shape = torch.stack([trajectory.params.betas.mean(0) for trajectory in trajectories])

@@ -10,7 +10,7 @@ from haptic.geometry.motion import jerk
 from haptic.geometry.transforms import apply_transform
 from haptic.hand.anatomy import limit_violation
 from haptic.hand.landmarks import LandmarkModel, detector_landmarks
-from haptic.hand.model import HandModel
+from haptic.hand.model import HandModel, in_runs
 from haptic.hand.reprojection import NEAR_SHARE, measure_reprojection
 from haptic.records import HandTrack, Trajectory
 from haptic.refinement.observations import as_right_hand, in_double
@@ -65,15 +65,15 @@ def measure_quality(
     trajectory, track = as_right_hand(in_double(trajectory), in_double(track))
     model, landmark_model = copy.deepcopy(model).double(), in_double(landmark_model)
     params, camera = trajectory.params, trajectory.camera
-    predicted_img = project(detector_landmarks(model, params, landmark_model), camera.K)
+    predicted_img = project(in_runs(lambda run: detector_landmarks(model, run, landmark_model), params), camera.K)
     reprojection = measure_reprojection(model, trajectory, track, predicted_img)
     is_known = reprojection.is_known
     error_px, share = reprojection.error_px[is_known], reprojection.box_share[is_known]
     if not is_known.any():
         error_px, share = torch.zeros(1), torch.zeros(1)
-    joints_world = apply_transform(camera.T_world_cam, model.joints(params))
+    joints_world = apply_transform(camera.T_world_cam, in_runs(model.joints, params))
     jerk_m_s3 = jerk(joints_world, trajectory.time_s).norm(dim=-1) if len(track.time_s) > 3 else torch.zeros(1)
-    excess_deg = torch.rad2deg(limit_violation(params.hand_pose))
+    excess_deg = torch.rad2deg(in_runs(lambda run: limit_violation(run.hand_pose), params))
     return Quality(
         reprojection_px=float(error_px.median()),
         reprojection_box=float(share.median()),

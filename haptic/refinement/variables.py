@@ -12,6 +12,7 @@ from haptic.refinement.stages import Block
 
 FRAME_SIZE = 51  # numbers of a step that every frame has: 16 x 3 turns, 3 of place
 SHAPE_SIZE = 10  # numbers that a track has once
+RUN_FRAMES = 1000
 # Where in a frame's step each block lies; a turn is about the bone's own axes (R exp(step)).
 FRAME_COLUMNS: dict[Block, tuple[int, ...]] = {
     "global_orient": tuple(range(3)),
@@ -37,19 +38,23 @@ class Variables(Record):
 
     def moved(self, frame_step: Float[Tensor, "B T 51"], shape_step: Float[Tensor, "B 10"]) -> "Variables":
         """Return the variables after a step; zero steps leave them as they are, derivatives included."""
-        turns = rotation_from_aa(frame_step[..., :48].unflatten(-1, (16, 3)))
+        orients, poses = [], []
+        for orient, pose, step in zip(*map(_runs, (self.global_orient, self.hand_pose, frame_step)), strict=True):
+            turns = rotation_from_aa(step[..., :48].unflatten(-1, (16, 3)))
+            orients.append(orient @ turns[..., 0, :, :])
+            poses.append(pose @ turns[..., 1:, :, :])
         return Variables(
-            global_orient=self.global_orient @ turns[..., 0, :, :],
-            hand_pose=self.hand_pose @ turns[..., 1:, :, :],
+            global_orient=torch.cat(orients, dim=1),
+            hand_pose=torch.cat(poses, dim=1),
             transl=self.transl + frame_step[..., 48:],
             betas=self.betas + shape_step,
         )
 
     def orthonormalised(self) -> "Variables":
         """Return the variables with rounding errors taken out of the rotations."""
-        return Variables(
-            nearest_rotation(self.global_orient), nearest_rotation(self.hand_pose), self.transl, self.betas
-        )
+        orient = torch.cat([nearest_rotation(run) for run in _runs(self.global_orient)], dim=1)
+        pose = torch.cat([nearest_rotation(run) for run in _runs(self.hand_pose)], dim=1)
+        return Variables(orient, pose, self.transl, self.betas)
 
     def frames(self, start: int, stop: int) -> "Variables":
         """Return frames start ... stop - 1 of every track."""
@@ -70,6 +75,11 @@ def blend(keep: Variables, take: Variables, is_taken: Tensor) -> Variables:
         pick(keep.transl, take.transl),
         pick(keep.betas, take.betas),
     )
+
+
+def _runs(values: Tensor) -> tuple[Tensor, ...]:
+    """Return runs of frames: what is needed on the way to a rotation is many times larger than the rotation."""
+    return values.split(RUN_FRAMES, dim=1)
 
 
 def free_columns(free: tuple[Block, ...]) -> list[int]:

@@ -9,7 +9,7 @@ from haptic.geometry.cameras import project
 from haptic.geometry.rotations import rotation_from_aa
 from haptic.geometry.transforms import apply_transform, make_transform
 from haptic.hand.landmarks import LandmarkModel, detector_landmarks, load_landmark_model
-from haptic.hand.model import HandModel
+from haptic.hand.model import HandModel, in_runs
 from haptic.losses.biomechanics import limit_loss
 from haptic.losses.keypoints import centred_loss, reprojection_loss
 from haptic.losses.priors import initial_place_loss, initial_pose_loss, shape_prior_loss
@@ -18,7 +18,7 @@ from haptic.refinement.objective import Objective, point_jacobian
 from haptic.refinement.observations import in_double, observe
 from haptic.refinement.solver import _System, minimise
 from haptic.refinement.stages import BLOCKS, StageConfig, Weights
-from haptic.refinement.variables import Variables, free_columns
+from haptic.refinement.variables import RUN_FRAMES, Variables, free_columns
 
 # Every loss counts, so that a mistake in any of them shows.
 STAGE = StageConfig(name="test", free=BLOCKS, weights=Weights(initial_place=5.0, acceleration=0.02))
@@ -228,3 +228,26 @@ def test_every_step_that_is_taken_lowers_the_objective_to_a_point_without_slope(
     torch.testing.assert_close(value, solution.value, rtol=1e-6, atol=0)
     assert flat.abs().max() < 3e-3 * steep.abs().max()
     assert flat_shape.abs().max() < 3e-3 * steep.abs().max()
+
+
+def test_a_film_longer_than_a_run_is_moved_as_its_frames_are(build: Callable):
+    _, start = build(20)
+    index = torch.arange(RUN_FRAMES + 7) % 20
+    film = Variables(start.global_orient[:, index], start.hand_pose[:, index], start.transl[:, index], start.betas)
+    frame_step = 0.1 * torch.sin(torch.arange(film.transl.shape[0] * 51).double()).unflatten(
+        0, (len(film.transl), -1, 51)
+    )
+    shape_step = torch.zeros(len(film.transl), 10).double()
+    moved = film.moved(frame_step, shape_step).orthonormalised()
+    for frame in (0, RUN_FRAMES - 1, RUN_FRAMES, RUN_FRAMES + 6):
+        alone = film.frames(frame, frame + 1).moved(frame_step[:, frame : frame + 1], shape_step).orthonormalised()
+        torch.testing.assert_close(moved.hand_pose[:, frame], alone.hand_pose[:, 0])
+        torch.testing.assert_close(moved.global_orient[:, frame], alone.global_orient[:, 0])
+        torch.testing.assert_close(moved.transl[:, frame], alone.transl[:, 0])
+
+
+def test_what_is_computed_in_runs_is_what_is_computed_at_once(double_model: HandModel, build: Callable):
+    _, start = build(20)
+    params = start.params[0][torch.arange(RUN_FRAMES + 7) % 20]
+    torch.testing.assert_close(in_runs(double_model.joints, params), double_model.joints(params))
+    assert in_runs(double_model.joints, params[:0]).shape == (0, 21, 3)

@@ -96,7 +96,6 @@ def evaluate(config: EvalConfig, *, command: str = "", say: Callable[[str], None
         ValueError: data or predictions are missing or cannot be what they are taken for.
     """
     calm_process()
-    config.out.mkdir(parents=True, exist_ok=True)
     benchmark = find_benchmark(config.benchmark, seed=config.seed, is_quick=config.is_quick)
     notes = missing_sets(benchmark, config.shards)
     for line in notes:
@@ -105,6 +104,9 @@ def evaluate(config: EvalConfig, *, command: str = "", say: Callable[[str], None
     if config.export_inputs is not None:
         export_inputs(config.export_inputs, clips, ShardStore())
         say(f"the sequences' frames, cameras and boxes are in {config.export_inputs}")
+    if not config.chosen_methods and not config.predictions:
+        return Scored(benchmark, clips, notes=notes, command=command)
+    config.out.mkdir(parents=True, exist_ok=True)
     files = MethodFiles(config.out, config.hand_model, config.checkpoint, config.device)
     _run_missing(config, clips, files, say)
     scored = Scored(benchmark, clips, notes=notes, command=command)
@@ -251,10 +253,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         _say(str(error))
         return 2
-    print(scored.console)  # noqa: T201
+    if scored.console:
+        print(scored.console)  # noqa: T201
     for note in dict.fromkeys(scored.notes):
         _say(f"note: {note}")
-    _say(f"tables, pictures and predictions are in {config.out}")
+    if scored.sequences:
+        _say(f"tables, pictures and predictions are in {config.out}")
     return 0
 
 

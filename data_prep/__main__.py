@@ -19,6 +19,9 @@ from data_prep.mano_files import ManoFiles
 from data_prep.preview import write_preview
 from data_prep.registry import all_data_sets, check_root, find_data_set
 from data_prep.sanity import check_source
+from haptic.files import find_asset
+from haptic.hand.mano import read_hand_model_data
+from haptic.hand.model import OPENHAND
 
 INTERRUPTED = 130
 
@@ -89,7 +92,14 @@ def _mano(data_set: DataSet, options: argparse.Namespace) -> ManoFiles | None:
             f"{data_set.title} stores left hands as PCA coefficients of MANO_LEFT; give your own file with --mano-left "
             "MANO_LEFT.pkl too (it comes with MANO_RIGHT.pkl)"
         )
-    return ManoFiles(options.mano, options.mano_left)
+    mano = ManoFiles(options.mano, options.mano_left)
+    shipped = read_hand_model_data(find_asset(OPENHAND), family="openhand").name
+    if mano.name.split("-")[-1] == shipped.split("-")[-1]:
+        raise ValueError(
+            f"--mano {options.mano}: this is the openhand, whose shapes and vertices are not MANO's; the numbers of "
+            f"{data_set.title} need your own MANO_RIGHT.pkl"
+        )
+    return mano
 
 
 def _own_option(text: str, data_set: DataSet) -> tuple[str, str]:

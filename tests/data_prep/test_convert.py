@@ -14,6 +14,7 @@ from data_prep.labels import clip_hands
 from data_prep.registry import all_data_sets, check_root, find_data_set
 from haptic.data.shard_tools import check_shards
 from haptic.data.shards import scan_shard
+from haptic.files import find_asset
 
 
 @pytest.fixture
@@ -168,6 +169,7 @@ def test_options_are_checked(h2o, tmp_path, capsys):
         (("--split", "tset"), "it has train, val, test"),
         (("--workers", "0"), "workers is 0"),
         (("--mano", str(tmp_path / "none.pkl")), "no such file"),
+        (("--mano", str(find_asset("openhand/OPENHAND_RIGHT.npz"))), "this is the openhand"),
     ):
         assert main(arguments(h2o, tmp_path / "out", *more)) == 1
         assert message in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The objective is the sum of the losses; gradient, curvature and banded step are what they claim to be."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -234,9 +235,8 @@ def test_a_film_longer_than_a_run_is_moved_as_its_frames_are(build: Callable):
     _, start = build(20)
     index = torch.arange(RUN_FRAMES + 7) % 20
     film = Variables(start.global_orient[:, index], start.hand_pose[:, index], start.transl[:, index], start.betas)
-    frame_step = 0.1 * torch.sin(torch.arange(film.transl.shape[0] * 51).double()).unflatten(
-        0, (len(film.transl), -1, 51)
-    )
+    shape = (*film.transl.shape[:2], 51)
+    frame_step = 0.1 * torch.arange(math.prod(shape)).double().sin().reshape(shape)
     shape_step = torch.zeros(len(film.transl), 10).double()
     moved = film.moved(frame_step, shape_step).orthonormalised()
     for frame in (0, RUN_FRAMES - 1, RUN_FRAMES, RUN_FRAMES + 6):

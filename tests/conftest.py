@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from haptic.geometry.cameras import intrinsics, project
 from haptic.geometry.rotations import rotation_from_aa
@@ -13,6 +14,10 @@ from haptic.geometry.transforms import make_transform
 from haptic.hand.mirror import mirror_params, mirror_points
 from haptic.hand.model import HandModel, load_hand_model, trajectory_joints
 from haptic.records import Camera, HandParams, HandTrack, Reconstruction, Trajectory
+
+# Machines are busy at times; how long an example takes says nothing about hands.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 

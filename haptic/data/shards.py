@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import tarfile
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -132,10 +133,11 @@ class Shard:
         self.index = index
         self.samples = index.keys()
         self._file = path.open("rb", buffering=0)
+        self._closing = weakref.finalize(self, self._file.close)  # a shard that nobody holds closes its file too
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        self._closing()
 
     def has(self, key: str, extension: str) -> bool:
         """Say whether a member is there."""

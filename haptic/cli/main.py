@@ -64,7 +64,7 @@ class TeachingParser(ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    _hush_libraries()
+    hush_libraries()
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)  # a scheduler's or container's stop ends like Ctrl-C
     try:
@@ -305,7 +305,7 @@ def _say(text: str) -> None:
     print(f"infer.py: {text}", file=sys.stderr)  # noqa: T201
 
 
-def _hush_libraries() -> None:
+def hush_libraries() -> None:
     """Keep the libraries' own chatter out of a user's terminal."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GLOG_minloglevel", "3")

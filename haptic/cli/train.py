@@ -12,7 +12,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from typing import Any
 
-from haptic.cli.main import TeachingParser, _hush_libraries
+from haptic.cli.main import TeachingParser, hush_libraries
 from haptic.cli.messages import describe_error
 
 DESCRIPTION = """\
@@ -38,7 +38,7 @@ class TrainingParser(TeachingParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    _hush_libraries()
+    hush_libraries()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("haptic").setLevel(logging.INFO)
     try:

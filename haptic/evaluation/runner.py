@@ -228,6 +228,8 @@ def _work(
             yield from told(future.result() for future in as_completed(futures))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():  # files appear whole or not at all
+                worker.terminate()
             raise
 
 

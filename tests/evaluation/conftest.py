@@ -20,15 +20,28 @@ SET = "dexycb-s0-val"
 @pytest.fixture(scope="session")
 def shard(tmp_path_factory: pytest.TempPathFactory, make_result: Callable[..., Reconstruction], open_hand: HandModel):
     """Two sequences: `one` of both hands in 20 frames, `two` of a right hand in 12, before a moving camera."""
-    folder = tmp_path_factory.mktemp("shards")
-    with SampleWriter(folder, prefix="val", data_set=SET, licence="CC0-1.0", hand_model=open_hand.name) as writer:
-        for key, spans in (("one", ((0, 20), (0, 20))), ("two", ((0, 12),))):
-            result = make_result(spans, num_frames=20 if key == "one" else 12, moving_camera=True)
+    return _write(tmp_path_factory.mktemp("shards"), make_result, open_hand, frames=(20, 12))
+
+
+@pytest.fixture(scope="session")
+def short_shard(
+    tmp_path_factory: pytest.TempPathFactory, make_result: Callable[..., Reconstruction], open_hand: HandModel
+):
+    """The same hands in 6 and 4 frames, for whole runs."""
+    return _write(tmp_path_factory.mktemp("short"), make_result, open_hand, frames=(6, 4))
+
+
+def _write(
+    folder: Path, make_result: Callable[..., Reconstruction], model: HandModel, *, frames: tuple[int, int]
+) -> Path:
+    with SampleWriter(folder, prefix="val", data_set=SET, licence="CC0-1.0", hand_model=model.name) as writer:
+        for key, num_frames, num_hands in (("one", frames[0], 2), ("two", frames[1], 1)):
+            result = make_result(((0, num_frames),) * num_hands, num_frames=num_frames, moving_camera=True)
             hands = {
-                name: labels_from_trajectory(hand, trajectory_joints(open_hand, hand))
+                name: labels_from_trajectory(hand, trajectory_joints(model, hand))
                 for name, hand in result.hands.items()
             }
-            images = [np.full((240, 320, 3), 90, np.uint8)] * len(result.frame_time_s)
+            images = [np.full((240, 320, 3), 90, np.uint8)] * num_frames
             writer.add_clip(key, images, hands, fps=30.0)
     return writer.paths[0]
 

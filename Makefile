@@ -19,7 +19,7 @@ lint: install
 	$(BIN)/codespell haptic tests data_prep docs benchmarks README.md CONTRIBUTING.md
 
 install: $(STAMP)
-	@$(BIN)/python -P -c "import haptic, pathlib; assert pathlib.Path(haptic.__file__).resolve().parent == pathlib.Path('haptic').resolve()" \
+	@$(BIN)/python -P -c "import haptic, pathlib; assert pathlib.Path(haptic.__file__).resolve().parent == pathlib.Path('haptic').resolve()" 2>/dev/null \
 	    || $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 
 $(STAMP): pyproject.toml constraints.txt

@@ -76,6 +76,24 @@ def _umask() -> int:
     return mask
 
 
+def load_plain_npz(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of an npz; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no npz of plain arrays; the message is the reason only, the caller says what was expected.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not hasattr(file, "files"):
+                raise ValueError("one bare array")
+            return {key: file[key] for key in file.files}
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(str(error)) from None
+
+
 class UnsafePickleError(ValueError):
     """A pickle asks for a class or function that is not plain data."""
 

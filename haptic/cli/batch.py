@@ -11,19 +11,18 @@ import json
 import os
 import shutil
 import socket
-import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import haptic
 from haptic.cli.demo import describe_demo_error
-from haptic.cli.messages import describe_error
+from haptic.cli.messages import describe_error, say
 from haptic.export.glb import write_glb
 from haptic.export.html import write_html
 from haptic.export.npz import write_npz
@@ -85,7 +84,7 @@ def run_batch(inputs: Sequence[VideoInput], options: BatchOptions, progress: Pro
             failures += 1
             _report_failure(item, error, options)
     if failures and len(inputs) > 1:
-        _say(f"{failures} of {len(inputs)} videos failed")
+        say(f"{failures} of {len(inputs)} videos failed")
     return 2 if failures else 0
 
 
@@ -306,11 +305,6 @@ def _require_writable(out: Path) -> None:
 def _report_failure(item: VideoInput, error: Exception, options: BatchOptions) -> None:
     text = describe_error(error, place=options.out / item.name)
     names = {str(file) for file in item.files} | {str(item.files[0].parent)}
-    _say(text if any(name in text for name in names) else f"{item.files[0]}: {text}")
+    say(text if any(name in text for name in names) else f"{item.files[0]}: {text}")
     if os.environ.get(DEBUG):
         traceback.print_exception(error)
-
-
-def _say(text: str) -> None:
-    with suppress(OSError):
-        print(f"infer.py: {text}", file=sys.stderr)  # noqa: T201

@@ -26,7 +26,7 @@ from jsonargparse import Namespace as Arguments
 import haptic
 from haptic.cli.batch import BatchOptions, OutputOptions, run_batch
 from haptic.cli.demo import DEMO_CLIP
-from haptic.cli.messages import describe_error
+from haptic.cli.messages import describe_error, say
 from haptic.cli.progress import BarProgress, NoProgress
 from haptic.files import find_asset
 from haptic.hand.model import load_hand_model
@@ -70,12 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except KeyboardInterrupt:
-        _say("interrupted; finished videos are kept")
+        say("interrupted; finished videos are kept")
         return 130
     except BrokenPipeError:
         return 0  # nobody reads what is shown any more
     except (ValueError, OSError) as error:
-        _say(describe_error(error))
+        say(describe_error(error))
         return 2
 
 
@@ -299,10 +299,6 @@ def _nearest(word: str, parser: ArgumentParser) -> str:
 
 def _path(value: str | None) -> Path | None:
     return None if value is None else Path(value)
-
-
-def _say(text: str) -> None:
-    print(f"infer.py: {text}", file=sys.stderr)  # noqa: T201
 
 
 def hush_libraries() -> None:

@@ -1,7 +1,15 @@
 """Errors as one line: where, what came, what was expected, what to do."""
 
 import errno
+import sys
+from contextlib import suppress
 from pathlib import Path
+
+
+def say(text: str) -> None:
+    """Print one line for the user; nothing if nobody reads any more."""
+    with suppress(OSError):
+        print(f"infer.py: {text}", file=sys.stderr)  # noqa: T201
 
 
 def describe_error(error: Exception, *, place: Path | None = None) -> str:

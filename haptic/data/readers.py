@@ -3,6 +3,7 @@
 Left hands are turned over here, by `haptic.hand.mirror`. What is damaged is named by set, shard and key.
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -100,7 +101,7 @@ class _TrackTable:
     faults: tuple[str, ...]
 
 
-class ShardSet:
+class ShardSet(ABC):
     """Shards, listed; what the sets of both formats have in common. Faults of whole shards are counted, not raised.
 
     Raises:
@@ -199,12 +200,13 @@ class ShardSet:
             "faults": np.array(faults, np.str_),
         }
 
+    @abstractmethod
     def _list_key(self, shard: Shard, key: str) -> list[tuple[str, int]]:
         """Return names and lengths of the hands of a clip."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _open(self, url: str, key: str, hand: str) -> Track:
-        raise NotImplementedError
+        """Open one hand's track."""
 
 
 class ClipSet(ShardSet):

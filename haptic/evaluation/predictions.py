@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from haptic.files import atomic_write
+from haptic.files import atomic_write, load_plain_npz
 from haptic.geometry.transforms import apply_transform
 
 SIDES = ("right", "left")
@@ -103,13 +103,10 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         ValueError: there is no such file, or it is no npz of plain arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise ValueError("one bare array")
-            return {key: file[key] for key in file.files}
+        return load_plain_npz(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: not a readable npz of plain arrays ({error})") from None
 
 

@@ -1,6 +1,5 @@
 """`trajectory.npz`: a reconstruction as plain arrays, and back. The schema is in docs/outputs.md."""
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haptic.files import atomic_write
+from haptic.files import atomic_write, load_plain_npz
 from haptic.geometry.cameras import project
 from haptic.hand.model import HandModel, trajectory_joints, trajectory_mesh
 from haptic.records import Camera, HandParams, HandTrack, Reconstruction, Trajectory
@@ -191,13 +190,10 @@ class _Reader:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise ValueError("one bare array")
-            return {key: file[key] for key in file.files}
+        return load_plain_npz(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file; expected a trajectory.npz that haptic wrote") from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: not a readable trajectory.npz ({error})") from None
 
 

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from haptic.geometry.alignment import align_rigid
-from haptic.geometry.cameras import MIN_DEPTH_M, ray_directions
+from haptic.geometry.cameras import MIN_DEPTH_M, ray_directions, view_rotation
 from haptic.geometry.least_squares import (
     LeastSquaresConfig,
     NormalEquations,
@@ -29,7 +29,7 @@ from haptic.geometry.least_squares import (
     shared_step,
     solve_least_squares,
 )
-from haptic.geometry.rotations import aa_from_rotation, geodesic_angle, nearest_rotation, rotation_from_aa, slerp
+from haptic.geometry.rotations import aa_from_rotation, geodesic_angle, rotation_from_aa, slerp
 from haptic.hand.anatomy import (
     DIP_PER_PIP,
     FLEXION,
@@ -571,13 +571,7 @@ def _ray_turn(problem: _FrameProblem) -> Float[Tensor, "T 3 3"]:
     The detector sees a crop and takes it for a picture taken straight ahead; its landmarks' axes are the crop's.
     """
     share = (problem.weight / problem.weight.sum(-1, keepdim=True))[..., None]
-    middle = (share * problem.seen_img).sum(dim=1, keepdim=True)
-    ray = ray_directions(middle, problem.K)[:, 0]
-    ray = ray / ray.norm(dim=-1, keepdim=True)
-    axis = torch.stack([-ray[:, 1], ray[:, 0], torch.zeros_like(ray[:, 0])], dim=-1)  # z cross ray
-    sine = axis.norm(dim=-1, keepdim=True)
-    angle = torch.atan2(sine, ray[:, 2:])
-    return nearest_rotation(rotation_from_aa(axis / sine.clamp(min=1e-9) * angle))
+    return view_rotation((share * problem.seen_img).sum(dim=1), problem.K)
 
 
 def _scaled_landmarks(landmarks: Tensor, flat_hand: Tensor, turn: Tensor) -> Float[Tensor, "T 21 3"]:

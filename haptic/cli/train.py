@@ -99,7 +99,7 @@ def build_parser() -> TrainingParser:
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options; may be given again")
     parser.add_class_arguments(RunConfig, "run")
-    parser.add_class_arguments(DataConfig, "data", skip={"crop_side_px", "frame_side_px", "seed"})
+    parser.add_class_arguments(DataConfig, "data", skip={"crop_side_px", "frame_side_px", "box_share", "seed"})
     parser.add_argument(
         "--network", type=HapticConfig | None, default=None, help="null: that of run.init, or the official size"
     )

@@ -116,11 +116,16 @@ def make_clip(
     *,
     crop_side_px: int,
     frame_side_px: int,
+    box_share: float = 1.0,
     anti_alias: AntiAlias = "off",
     set_index: int = 0,
 ) -> ClipBatch:
-    """Return a batch of one clip: pictures cut and turned, labels and cameras turned with them."""
-    side_px = window.labels.box_side_px.numpy().astype(np.float64)
+    """Return a batch of one clip: pictures cut and turned, labels and cameras turned with them.
+
+    Args:
+        box_share: the square that is cut over the labelled one (`HapticConfig.box_share`).
+    """
+    side_px = box_share * window.labels.box_side_px.numpy().astype(np.float64)
     shift_px = augmentation.crop_shift * side_px[:, None]
     center_img = window.labels.box_center_img.numpy().astype(np.float64) + shift_px
     cut_side_px = side_px * augmentation.crop_zoom

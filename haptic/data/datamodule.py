@@ -57,6 +57,7 @@ class DataConfig:
     stride_rate: float = 0.5  # of windows, that are not taken every frame
     crop_side_px: int = 256
     frame_side_px: int = 256
+    box_share: float = 1.0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     mocap: str | None = None
     real_hands_per_batch: int = 128
@@ -166,6 +167,7 @@ class TrainingData(pl.LightningDataModule):
             batch_clips=config.validation_batch_windows,
             crop_side_px=config.crop_side_px,
             frame_side_px=config.frame_side_px,
+            box_share=config.box_share,
             max_tracks=config.validation_max_tracks,
             rank=rank,
             world_size=world_size,
@@ -200,6 +202,7 @@ class TrainingData(pl.LightningDataModule):
             augment=config.augment,
             crop_side_px=config.crop_side_px,
             frame_side_px=config.frame_side_px,
+            box_share=config.box_share,
             rank=rank,
             world_size=world_size,
         )
@@ -237,8 +240,8 @@ class TrainingData(pl.LightningDataModule):
         plan: dict[str, Any] = {
             name: getattr(config, name)
             for name in (
-                "video", "image", "clip_frames", "stride_rate", "crop_side_px", "frame_side_px", "mocap", "seed",
-                "batches_per_epoch", "shards_at_once",
+                "video", "image", "clip_frames", "stride_rate", "crop_side_px", "frame_side_px", "box_share", "mocap",
+                "seed", "batches_per_epoch", "shards_at_once",
             )
         }  # fmt: skip
         for name in ("windows_per_batch", "images_per_batch", "real_hands_per_batch"):

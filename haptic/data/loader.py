@@ -78,13 +78,14 @@ class BatchMaker(Dataset[TrainingBatch]):
         augment: AugmentConfig,
         crop_side_px: int,
         frame_side_px: int,
+        box_share: float = 1.0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self._sets, self._video, self._image = sets, video, image
         self._real, self._real_per_process = real, real_per_process
         self._augment = augment
-        self._crop_side_px, self._frame_side_px = crop_side_px, frame_side_px
+        self._crop_side_px, self._frame_side_px, self._box_share = crop_side_px, frame_side_px, box_share
         self._rank, self._world_size = rank, world_size
 
     def __getitem__(self, index: int) -> TrainingBatch:
@@ -141,6 +142,7 @@ class BatchMaker(Dataset[TrainingBatch]):
                 draw_augmentation(len(draw.places), self._augment, rng=rng),
                 crop_side_px=self._crop_side_px,
                 frame_side_px=self._frame_side_px,
+                box_share=self._box_share,
                 anti_alias=self._augment.anti_alias,
                 set_index=draw.set_index,
             )
@@ -281,12 +283,13 @@ class ValidationWindows(Dataset[ClipBatch]):
         batch_clips: int,
         crop_side_px: int,
         frame_side_px: int,
+        box_share: float = 1.0,
         max_tracks: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self._sets = sets
-        self._crop_side_px, self._frame_side_px = crop_side_px, frame_side_px
+        self._crop_side_px, self._frame_side_px, self._box_share = crop_side_px, frame_side_px, box_share
         draws: list[Draw] = []
         for set_index, one in enumerate(sets):
             if one.name not in names:
@@ -316,6 +319,7 @@ class ValidationWindows(Dataset[ClipBatch]):
             Augmentation.none(len(draw.places)),
             crop_side_px=self._crop_side_px,
             frame_side_px=self._frame_side_px,
+            box_share=self._box_share,
             set_index=draw.set_index,
         )
 

@@ -259,7 +259,7 @@ class NetworkOnClip:
             answers, prediction = frames, HandPrediction(**joined)
         is_right = bool(self._clip.labels(name).is_right)
         seen = camera if is_right else mirror_camera(camera, self._clip.info.width_px)
-        side_px = track.labels.box_side_px
+        side_px = self._network.model.config.box_share * track.labels.box_side_px
         if method.base == "haptic":
             first = list(windows[0].frames)
             weak = weak_depth(answers[0].scale[0], side_px[first], seen.K[first])
@@ -294,6 +294,7 @@ class NetworkOnClip:
             Augmentation.none(len(places)),
             crop_side_px=sides.crop_side_px,
             frame_side_px=sides.frame_side_px,
+            box_share=sides.box_share,
         ).as_clip()
         model = self._network.model.eval()
         device = next(model.parameters()).device

@@ -115,7 +115,7 @@ class NetworkRunner:
         self._hand_model = hand_model
         self._zero_betas = zero_betas
         self._tracks = tracks
-        self._states = [_TrackState(track, self.config) for track in tracks]
+        self._states = [_TrackState(track, self.config, model.config.box_share) for track in tracks]
         self._width_px: int | None = None
         self._last_index = -1
         self._pictures: list[_Picture] = []
@@ -297,7 +297,7 @@ class _ReadyWindow:
 class _TrackState:
     """One track, as a right hand, and how far the network has come with it."""
 
-    def __init__(self, track: HandTrack, config: NetworkConfig) -> None:
+    def __init__(self, track: HandTrack, config: NetworkConfig, box_share: float) -> None:
         self.track = track
         self.is_right = bool(track.is_right)
         self.first_index = int(track.frame_index[0])
@@ -307,7 +307,7 @@ class _TrackState:
         self.answers: dict[int, HandPrediction] = {}
         self.crop_features: dict[int, Tensor] = {}
         self.frame_features: dict[int, Tensor] = {}
-        self.crop_side_px = _crop_sides(track, config)
+        self.crop_side_px = box_share * _crop_sides(track, config)
 
     def see_width(self, width_px: int) -> None:
         """Turn a left hand over, now that the width of the picture is known."""

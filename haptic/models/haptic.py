@@ -13,6 +13,8 @@ from haptic.models.decoder import Decoder, DecoderConfig
 from haptic.models.heads import Readout
 from haptic.records import HandPrediction
 
+MIN_BOX_SHARE = 1 / 3
+
 
 @dataclass(frozen=True)
 class HapticConfig:
@@ -23,10 +25,16 @@ class HapticConfig:
     crop_side_px: int = 256
     frame_side_px: int = 256
     keep_width: float = 0.75  # the share of the columns, about the middle, that the backbone sees
+    box_share: float = 1.0  # the crop's square over HaPTIC's, which is three times the hand's tight box
 
     def __post_init__(self) -> None:
         if not 0 < self.keep_width <= 1:
             raise ValueError(f"keep_width is {self.keep_width}; it is a share, above 0 and up to 1")
+        if not MIN_BOX_SHARE <= self.box_share <= 1:
+            raise ValueError(
+                f"box_share is {self.box_share}; expected {MIN_BOX_SHARE:g} to 1: a third is the hand's tight box, and "
+                "stored crops reach no further than HaPTIC's square"
+            )
         for name in ("crop_side_px", "frame_side_px"):
             side_px = getattr(self, name)
             kept_px = side_px * self.keep_width

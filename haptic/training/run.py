@@ -110,6 +110,7 @@ def train(config: TrainConfig, *, config_text: str = "") -> TrainingModule:
             config.data,
             crop_side_px=network.config.crop_side_px,
             frame_side_px=network.config.frame_side_px,
+            box_share=network.config.box_share,
             seed=config.run.seed,
         )
     )

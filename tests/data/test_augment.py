@@ -94,6 +94,20 @@ def test_official_augmentation_is_as_recorded(recorded, is_right):
 
 
 @pytest.mark.parametrize("is_right", [1, 0])
+def test_a_smaller_share_of_the_box_is_the_middle_of_the_whole_one(recorded, is_right):
+    window = recorded_window(recorded, is_right)
+    whole, half = (
+        make_clip(window, Augmentation.none(1), crop_side_px=side_px, frame_side_px=64, box_share=share)
+        for side_px, share in ((128, 1.0), (64, 0.5))
+    )
+    assert torch.equal(half.box_side_px, 0.5 * whole.box_side_px)
+    assert torch.equal(half.box_center_img, whole.box_center_img)
+    torch.testing.assert_close(half.joints_crop, 2 * whole.joints_crop, atol=1e-5, rtol=0)
+    middle = whole.crops[0, 0, 32:96, 32:96].float()
+    assert (half.crops[0, 0].float() - middle).abs().mean() < 1.0
+
+
+@pytest.mark.parametrize("is_right", [1, 0])
 def test_without_augmentation_the_full_frame_is_the_one_inference_cuts(recorded, is_right):
     window = recorded_window(recorded, is_right)
     clip = make_clip(window, Augmentation.none(1), crop_side_px=128, frame_side_px=128)

@@ -22,13 +22,14 @@ WIDTH, HEIGHT = 96, 64
 OFFICIAL = WindowConfig(mode="official")
 
 
-def tiny_network(*, added_attention=("cross_view", "global"), crop_side_px=64, frame_side_px=64):
+def tiny_network(*, added_attention=("cross_view", "global"), crop_side_px=64, frame_side_px=64, box_share=1.0):
     model = Haptic(
         HapticConfig(
             backbone=BackboneConfig(dim=32, depth=1, heads=4),
             decoder=DecoderConfig(dim=32, depth=2, heads=2, head_dim=8, mlp_dim=32, added_attention=added_attention),
             crop_side_px=crop_side_px,
             frame_side_px=frame_side_px,
+            box_share=box_share,
         )
     )
     rng = torch.Generator().manual_seed(3)
@@ -90,9 +91,9 @@ def assert_same_motion(one, other, atol=1e-5):
         torch.testing.assert_close(getattr(one.params, f.name), getattr(other.params, f.name), atol=atol, rtol=0)
 
 
-def predict_at_once(network, images, hand):
+def predict_at_once(network, images, hand, expansion=3):
     """The whole track as one clip through the network's front door, without runner or windows."""
-    box = zip(hand.box_center_img.tolist(), (3 * hand.box_side_px).tolist(), strict=True)
+    box = zip(hand.box_center_img.tolist(), (expansion * hand.box_side_px).tolist(), strict=True)
     crops = [
         cut_crop(image, center_img=(x, y), box_side_px=side, side_px=64)
         for image, ((x, y), side) in zip(images, box, strict=True)
@@ -296,6 +297,17 @@ def test_hamers_box_rule_cuts_another_square(network):
     wide = run_network(network, video(3), [track(0, 3)], camera=still_camera(), config=NetworkConfig(box_rule="hamer"))
     usual = run_network(network, video(3), [track(0, 3)], camera=still_camera())
     assert (wide[0].params.hand_pose - usual[0].params.hand_pose).abs().max() > 1e-4
+
+
+def test_a_network_of_smaller_crops_sees_and_places_the_hand_within_them(network):
+    model, hand, images = tiny_network(box_share=0.5), track(0, 5), video(5)
+    result = run_network(model, images, [hand], camera=still_camera())[0]
+    expected = predict_at_once(model, [image for _, image in images], hand, expansion=1.5)
+    torch.testing.assert_close(result.params.hand_pose, expected.hand_pose[0], atol=1e-5, rtol=0)
+    weak = weak_depth(expected.scale[0], 1.5 * hand.box_side_px, still_camera().K.expand(5, 3, 3))
+    settings = NetworkConfig(depth_from="weak camera")
+    lifted = run_network(model, images, [hand], camera=still_camera(), config=settings)[0]
+    torch.testing.assert_close(lifted.params.transl[:, 2], weak, atol=1e-4, rtol=0)
 
 
 def test_trajectories_can_be_refined_with_gradients(network):

@@ -350,6 +350,7 @@ def test_a_backbone_that_timm_cannot_build_is_refused_in_words(name, maps):
     (lambda: DecoderConfig(dim=7), "must be even"),
     (lambda: HapticConfig(keep_width=0.0), "keep_width is 0.0"),
     (lambda: HapticConfig(crop_side_px=255), "crop_side_px is 255"),
+    (lambda: HapticConfig(box_share=1.5), "box_share is 1.5"),
 ])  # fmt: skip
 def test_a_bad_measure_is_refused_in_words(make, words):
     with pytest.raises(ValueError, match=words):

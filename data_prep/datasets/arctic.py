@@ -3,17 +3,19 @@
 Hands are MANO in the world frame, mean pose left out, left shapes as published. A picture's number is its row plus the
 subject's `ioi_offset`. The head camera's pictures are distorted (eight rational coefficients): they are straightened
 here, as the official labels of view 0 are for the straightened camera. The first and last ten frames are left out,
-as in the official lists.
+as in the official lists. Pictures are those of `images`, or else of `cropped_images` (`data_prep.arctic_crops`).
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_prep.arctic_crops import CROP_PX, cropped_K, ego_size, object_squares, reduced_K
 from data_prep.arrays import object_array, read_json, vector
-from data_prep.dataset import DataSet, HandTruth, Request, Source, SourceClip, Split, Unit
+from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit
 from data_prep.frames import inverse, points_in_camera, rigid
 from data_prep.mano_files import ManoNumbers, ManoTruth
 from data_prep.pictures import PictureFiles, Undistorted
@@ -25,6 +27,7 @@ EXO_VIEWS = tuple(range(1, 9))
 TRAIN_SUBJECTS = ("s01", "s02", "s04", "s06", "s07", "s08", "s09", "s10")
 SUBJECTS = {"train": TRAIN_SUBJECTS, "val": ("s05",)}  # the truth of s03, the test subject, is hidden
 SIDES = ("right", "left")
+FOLDERS = ("images", "cropped_images")
 
 
 def open_exo(request: Request) -> Source:
@@ -48,12 +51,18 @@ def _open(request: Request, views: tuple[int, ...]) -> Source:
             continue
         for path in found:
             name = f"{subject}/{path.name.removesuffix('.mano.npy')}"
-            there = [view for view in views if (request.root / "images" / name / str(view)).is_dir()]
-            missing += [f"images/{name}/{view}" for view in views if view not in there]
+            there = [view for view in views if _folder(request.root, name, view) is not None]
+            missing += [f"images/{name}/{view} (or cropped_images)" for view in views if view not in there]
             if there:
                 frames = len(object_array(path)["right"]["rot"])
                 units.append(Unit(name, 2 * frames * len(there), frames * len(there)))
     return Source(units, lambda unit: _clips(request, unit, views, misc), missing)
+
+
+def _folder(root: Path, name: str, view: int) -> Path | None:
+    """Return where a view's pictures are, full ones first."""
+    places = [root / folder / name / str(view) for folder in FOLDERS]
+    return next((place for place in places if place.is_dir()), None)
 
 
 def _clips(request: Request, unit: Unit, views: tuple[int, ...], misc: Any) -> Iterator[SourceClip]:
@@ -64,26 +73,26 @@ def _clips(request: Request, unit: Unit, views: tuple[int, ...], misc: Any) -> I
     joints_world = {side: request.mano.joints(numbers) for side, numbers in hands.items()}
     count = len(hands["right"].transl)
     for view in views:
-        folder = request.root / "images" / unit.name / str(view)
-        if not folder.is_dir():
+        folder = _folder(request.root, unit.name, view)
+        if folder is None:
             continue
-        K, T_cam_world, distortion = _camera(request.root, unit.name, view, subject, count)
-        width_px, height_px = (int(value) for value in subject["image_size"][view])
-        truths = [_hand(request, numbers, joints_world[side], K, T_cam_world) for side, numbers in hands.items()]
+        camera = _camera(request.root, unit.name, view, subject, count)
+        if folder.is_relative_to(request.root / FOLDERS[1]):
+            camera = _cropped(request.root, unit.name, view, camera)
         numbers_on_disk = [row + int(subject["ioi_offset"]) for row in range(count)]
         yield SourceClip(
             key=f"{unit.name.replace('/', '_')}_{view}",
             pictures=PictureFiles(
                 [folder / f"{number:05d}.jpg" for number in numbers_on_disk],
                 prepare=None
-                if distortion is None
-                else Undistorted(K, distortion, width_px=width_px, height_px=height_px),
+                if camera.distortion is None
+                else Undistorted(camera.K[0], camera.distortion, width_px=camera.width_px, height_px=camera.height_px),
             ),
-            hands=truths,
-            width_px=width_px,
-            height_px=height_px,
+            hands=[_hand(request, numbers, joints_world[side], camera) for side, numbers in hands.items()],
+            width_px=camera.width_px,
+            height_px=camera.height_px,
             fps=FPS,
-            source=f"{unit.name}/{view}",
+            source=f"{folder.relative_to(request.root)}",
         )
 
 
@@ -102,35 +111,57 @@ def _numbers(stored: Any, is_right: bool, where: str) -> ManoNumbers:
     )
 
 
-def _camera(
-    root: Path, name: str, view: int, subject: Any, count: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return K, camera from world for every frame, and the lens's distortion if it has any."""
+@dataclass(frozen=True)
+class _Camera:
+    """A view's camera in T frames; `distortion` is its lens's, if it has any."""
+
+    K: np.ndarray  # (T, 3, 3)
+    T_cam_world: np.ndarray  # (T, 4, 4)
+    distortion: np.ndarray | None
+    width_px: int
+    height_px: int
+
+
+def _camera(root: Path, name: str, view: int, subject: Any, count: int) -> _Camera:
+    """Return the camera of the full pictures."""
+    width_px, height_px = (int(value) for value in subject["image_size"][view])
     if view != EGO_VIEW:
         K = np.asarray(subject["intris_mat"], np.float64)[view - 1]
-        return K, np.tile(np.asarray(subject["world2cam"], np.float64)[view - 1], (count, 1, 1)), None
+        T_cam_world = np.tile(np.asarray(subject["world2cam"], np.float64)[view - 1], (count, 1, 1))
+        return _Camera(np.tile(K, (count, 1, 1)), T_cam_world, None, width_px, height_px)
     path = root / "raw_seqs" / f"{name}.egocam.dist.npy"
     stored = object_array(path)
     rotation = vector(stored, "R_k_cam_np", (count, 3, 3), where=str(path))
     translation = vector(stored, "T_k_cam_np", (count, 3), where=str(path))
-    K = vector(stored, "intrinsics", (3, 3), where=str(path))
-    return K, rigid(rotation, translation), vector(stored, "dist8", (8,), where=str(path))
+    K = np.tile(vector(stored, "intrinsics", (3, 3), where=str(path)), (count, 1, 1))
+    distortion = vector(stored, "dist8", (8,), where=str(path))
+    return _Camera(K, rigid(rotation, translation), distortion, width_px, height_px)
 
 
-def _hand(
-    request: Request, numbers: ManoNumbers, joints_world: np.ndarray, K: np.ndarray, T_cam_world: np.ndarray
-) -> HandTruth:
+def _cropped(root: Path, name: str, view: int, full: _Camera) -> _Camera:
+    """Return the camera of the cropped pictures."""
+    if view == EGO_VIEW:
+        size = ego_size(full.width_px, full.height_px)
+        K = reduced_K(full.K[0], (full.width_px, full.height_px), size)
+        return replace(full, K=np.tile(K, (len(full.K), 1, 1)), width_px=size[0], height_px=size[1])
+    corner, side = object_squares(root, name, full.K[0], full.T_cam_world[0])
+    if len(side) != len(full.K):
+        raise DamagedError(f"raw_seqs/{name}: {len(side)} rows of the object and {len(full.K)} of the hands")
+    return replace(full, K=cropped_K(full.K[0], corner, side), width_px=CROP_PX, height_px=CROP_PX)
+
+
+def _hand(request: Request, numbers: ManoNumbers, joints_world: np.ndarray, camera: _Camera) -> HandTruth:
     assert request.mano is not None
-    count = len(numbers.transl)
-    truth: ManoTruth = request.mano.params(numbers, rotation=T_cam_world[:, :3, :3], translation=T_cam_world[:, :3, 3])
-    joints_cam = points_in_camera(joints_world, T_cam_world)
+    rotation, translation = camera.T_cam_world[:, :3, :3], camera.T_cam_world[:, :3, 3]
+    truth: ManoTruth = request.mano.params(numbers, rotation=rotation, translation=translation)
+    joints_cam = points_in_camera(joints_world, camera.T_cam_world)
     joints_cam[:EDGE_FRAMES] = np.nan
-    joints_cam[max(0, count - EDGE_FRAMES) :] = np.nan
+    joints_cam[max(0, len(joints_cam) - EDGE_FRAMES) :] = np.nan
     return HandTruth(
         is_right=numbers.is_right,
-        K=np.tile(K, (count, 1, 1)),
+        K=camera.K,
         joints_cam=joints_cam,
-        T_world_cam=inverse(T_cam_world),
+        T_world_cam=inverse(camera.T_cam_world),
         **vars(truth),
     )
 
@@ -142,7 +173,7 @@ def _description(name: str, title: str, protocol: str, opener: Any) -> DataSet:
         licence="ARCTIC licence (non-commercial, no redistribution)",
         link="https://arctic.is.tue.mpg.de",
         splits={f"{protocol}_train": Split(), f"{protocol}_val": Split()},
-        layout=("raw_seqs/s*/*.mano.npy", "meta/misc.json", "images/s*/*"),
+        layout=("raw_seqs/s*/*.mano.npy", "meta/misc.json", "images/s*/* or cropped_images/s*/*"),
         open=opener,
         mano="needed",
     )

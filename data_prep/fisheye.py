@@ -46,11 +46,14 @@ class Fisheye624:
         """The pinhole camera of the same focal length that straightened pictures have."""
         return pinhole(*self._linear())
 
-    def straightened(self) -> "Straightened":
-        """Return what makes pinhole pictures of this lens's."""
-        columns, rows = np.meshgrid(np.arange(self.width_px), np.arange(self.height_px))
-        rays = np.stack([columns, rows, np.ones_like(rows)], axis=-1) @ np.linalg.inv(self.K).T
-        return Straightened(self.project(rays).astype(np.float32))
+    def straightened(
+        self, K: Float[np.ndarray, "3 3"] | None = None, size: tuple[int, int] | None = None
+    ) -> "Straightened":
+        """Return what makes pictures of a pinhole camera from this lens's: of `self.K` and its size, or of another."""
+        width_px, height_px = size or (self.width_px, self.height_px)
+        columns, rows = np.meshgrid(np.arange(width_px), np.arange(height_px))
+        rays = np.stack([columns, rows, np.ones_like(rows)], axis=-1) @ np.linalg.inv(self.K if K is None else K).T
+        return Straightened(self.project(rays).astype(np.float32), source_size=(self.width_px, self.height_px))
 
     def _linear(self) -> tuple[float, float, float, float]:
         first = self.params[:-NUM_DISTORTION]
@@ -61,13 +64,14 @@ class Fisheye624:
 class Straightened:
     """Resamples fisheye pictures to a pinhole camera's."""
 
-    def __init__(self, seen_at: Float[np.ndarray, "H W 2"]) -> None:
+    def __init__(self, seen_at: Float[np.ndarray, "H W 2"], *, source_size: tuple[int, int]) -> None:
+        self._source_size = source_size
         columns, rows = (np.ascontiguousarray(part) for part in np.moveaxis(seen_at, -1, 0))
         self._maps = cv2.convertMaps(columns, rows, cv2.CV_16SC2)
 
-    def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+    def __call__(self, image: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """Return the picture as the pinhole camera would have seen it, black where the lens saw nothing."""
-        if image.shape[:2] != self._maps[0].shape[:2]:
+        if (image.shape[1], image.shape[0]) != self._source_size:
             raise DamagedError(f"a picture of {image.shape[1]} x {image.shape[0]}, which its calibration is not for")
         whole, fraction = self._maps
         return np.asarray(cv2.remap(image, whole, fraction, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT))

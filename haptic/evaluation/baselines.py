@@ -150,6 +150,8 @@ class MethodRunner:
                 joints_world=None,
                 is_right=bool(trajectory.is_right),
                 K=None if method.camera == "true" else trajectory.camera.K,
+                params=trajectory.params,
+                hand_model=self.hand_model.name,
             )
         return Prediction(
             hands, where=f"{method.name}, {self.clip.key}", fps=self.clip.info.fps, notes=tuple(self.notes)

@@ -1,6 +1,6 @@
 """Predictions that would give a number which means nothing: found here, refused in one line with the likely cause."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,6 +20,7 @@ SUSPICIOUS_PA_M = 0.018  # a good or bad estimate of the right hand in the right
 BETTER_SHARE = 0.5
 CHECKED_FRAMES = 60
 NEAR_ORIGIN_M = 0.03  # no wrist is so near a camera's pinhole
+MAX_MESH_OFF_M = 0.15  # of the middle of a hand's vertices from the middle of its joints
 
 
 def _inverse(order: tuple[int, ...]) -> tuple[int, ...]:
@@ -44,7 +45,7 @@ OTHER_ORDERS: dict[str, tuple[int, ...]] = {
 class PairedHand:
     """One hand's truth and prediction over the truth's frames, in double precision; `predicted` says which are there.
 
-    What stands in frames without a prediction is zeros. `world_is_own`: the system placed its own cameras.
+    What stands in frames without a prediction is zeros. `mesh` is there while a protocol asks for vertices.
     """
 
     clip: EvalClip
@@ -58,6 +59,23 @@ class PairedHand:
     has_place: bool  # the truth knows where the hand is before its camera
     has_camera_points: bool  # the prediction has joints_cam, not only joints_world
     K: Float[Tensor, "T 3 3"] | None
+    pieces: tuple[PredictedHand, ...] = ()  # what the prediction is made of
+    mesh: "PairedMesh | None" = None
+
+
+@dataclass(frozen=True)
+class PairedMesh:
+    """Vertices of one hand and one hand model, truth and prediction, with the wrists that they turn about."""
+
+    target: Float[Tensor, "T V 3"]
+    target_wrist: Float[Tensor, "T 3"]
+    weight: Float[Tensor, " T"]
+    pred: Float[Tensor, "T V 3"]
+    pred_wrist: Float[Tensor, "T 3"]
+
+    def cut(self, frames: slice) -> "PairedMesh":
+        """Return some of its frames."""
+        return PairedMesh(*(getattr(self, part.name)[frames] for part in fields(self)))
 
 
 def pair_hands(clip: EvalClip, prediction: Prediction) -> tuple[list[PairedHand], list[str]]:
@@ -93,13 +111,29 @@ def _check_frames(clip: EvalClip, prediction: Prediction) -> None:
                 f"{where}: {name} names frame {int(hand.frame_index[-1])}, the sequence {clip.key} has frames 0 to "
                 f"{clip.info.num_frames - 1}; was it run on another video, at another rate, or counted from 1?"
             )
-        for what, points in (("joints_cam", hand.joints_cam), ("joints_world", hand.joints_world)):
+        arrays = {"joints_cam": hand.joints_cam, "joints_world": hand.joints_world, "verts_cam": hand.verts_cam}
+        arrays |= {} if hand.params is None else vars(hand.params)
+        for what, points in arrays.items():
             if points is not None and not bool(torch.isfinite(points).all()):
                 bad = ~torch.isfinite(points).flatten(1).all(1)
                 raise ValueError(
                     f"{where}: {name}/{what} has NaN or infinity in frame {int(hand.frame_index[bad][0])} (in "
                     f"{int(bad.sum())} frames); leave frames without a prediction out"
                 )
+        _check_mesh(name, hand, where)
+
+
+def _check_mesh(name: str, hand: PredictedHand, where: str) -> None:
+    """Refuse vertices that are not where the same file's joints are."""
+    if hand.verts_cam is None or hand.joints_cam is None or not len(hand.frame_index):
+        return
+    middles = hand.verts_cam.double().mean(1), hand.joints_cam.double().mean(1)
+    off_m = float((middles[0] - middles[1]).norm(dim=-1).median())
+    if off_m > MAX_MESH_OFF_M:
+        raise ValueError(
+            f"{where}: {name}/verts_cam lies {off_m:.3g} m from its joints_cam; expected both in metres, in the "
+            "camera of each frame: are the vertices in another unit, or without the hand's translation?"
+        )
 
 
 def _match(clip: EvalClip, prediction: Prediction) -> tuple[dict[str, list[PredictedHand]], list[str]]:
@@ -218,6 +252,7 @@ def _pair(clip: EvalClip, name: str, hands: list[PredictedHand]) -> PairedHand:
         has_place=bool(((labels.place_weight > 0) & (labels.camera_weight > 0)).all()),
         has_camera_points=has_camera_points,
         K=K,
+        pieces=tuple(hands),
     )
 
 

@@ -20,6 +20,7 @@ def detector_track(clip: EvalClip, pictures: ClipPictures, name: str, detector: 
     box, or a hand of the other side, have no joints.
     """
     labelled = truth_track(clip, name)
+    fps = clip.info.fps or 1.0  # a single picture has none
     detections = []
     for place, index in enumerate(labelled.frame_index.tolist()):
         picture = pictures.sharpest(name, place)
@@ -34,10 +35,10 @@ def detector_track(clip: EvalClip, pictures: ClipPictures, name: str, detector: 
             joints_img_weight=np.zeros(21),
             track_id=name,
         )
-        frame = Frame(index=index, time_s=index / clip.info.fps, image=picture.pixels)
+        frame = Frame(index=index, time_s=index / fps, image=picture.pixels)
         found = complete(_in_picture(given, picture), frame, detector)
         detections.append(_in_image(found, picture))
-    times_s = [index / clip.info.fps for index in range(clip.info.num_frames)]
+    times_s = [index / fps for index in range(clip.info.num_frames)]
     tracks = build_tracks(detections, times_s)
     assert len(tracks) == 1, "a hand with a box in every frame is one track"
     (track,) = tracks

@@ -1,12 +1,13 @@
 """What a system says of one sequence, as plain arrays: the file everyone's numbers are made from (docs/evaluation.md).
 
 `joints_cam` is in metres, in the camera of each frame (x right, y down, z forward), joints in OpenPose order, left
-hands as left hands. Frames without a prediction are left out.
+hands as left hands. Frames without a prediction are left out. Who has a mesh adds `verts_cam`, or the parameters it is
+posed by and the name of their hand model.
 """
 
 import io
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,29 @@ from torch import Tensor
 
 from haptic.files import atomic_write, load_plain_npz
 from haptic.geometry.transforms import apply_transform
+from haptic.records import HandParams
 
 SIDES = ("right", "left")
+PARAM_SHAPES: dict[str, tuple[int, ...]] = {"global_orient": (3, 3), "hand_pose": (15, 3, 3), "transl": (3,)}
+NUM_BETAS = 10
+UNNAMED_MODEL = "mano"  # what a mesh or parameters are taken for if the file does not say
 
 
 @dataclass(frozen=True)
 class PredictedHand:
-    """One hand. `joints_world` is set by systems that place their own cameras; K if it is not the sequence's own."""
+    """One hand. `joints_world` is set by systems that place their own cameras; K if it is not the sequence's own.
+
+    `params` (left hands in MANO_LEFT's convention) or `verts_cam` give its mesh, in the topology of `hand_model`.
+    """
 
     frame_index: Int[Tensor, " T"]
     joints_cam: Float[Tensor, "T 21 3"] | None
     joints_world: Float[Tensor, "T 21 3"] | None
     is_right: bool
     K: Float[Tensor, "T 3 3"] | None = None
+    verts_cam: Float[Tensor, "T V 3"] | None = None
+    params: HandParams | None = None
+    hand_model: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,10 +66,14 @@ def write_prediction(path: Path, prediction: Prediction) -> None:
     for name, hand in prediction.hands.items():
         arrays[f"{name}/frame_index"] = hand.frame_index.numpy()
         arrays[f"{name}/is_right"] = np.array(hand.is_right)
-        for key in ("joints_cam", "joints_world", "K"):
+        for key in ("joints_cam", "joints_world", "K", "verts_cam"):
             value = getattr(hand, key)
             if value is not None:
                 arrays[f"{name}/{key}"] = value.numpy().astype(np.float32)
+        if hand.params is not None:
+            arrays |= {f"{name}/{key}": value.numpy().astype(np.float32) for key, value in vars(hand.params).items()}
+        if hand.hand_model:
+            arrays["hand_model"] = np.array(hand.hand_model)
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for key, array in arrays.items():
             data = io.BytesIO()
@@ -85,7 +100,8 @@ def read_prediction(path: Path) -> Prediction:
     )
     hands = {}
     for name in names:
-        hands[name] = _hand(path, name, arrays, T_world_cam if has_cameras else None)
+        joints = _hand(path, name, arrays, T_world_cam if has_cameras else None)
+        hands[name] = replace(joints, **_mesh(path, name, arrays))
     fps = float(arrays["fps"]) if "fps" in arrays else None
     return Prediction(
         hands=hands,
@@ -150,6 +166,28 @@ def _hand(path: Path, name: str, arrays: dict[str, np.ndarray], T_world_cam: np.
         is_right=is_right,
         K=K,
     )
+
+
+def _mesh(path: Path, name: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return vertices or parameters of a hand, sorted by frame, and whose they are; nothing if the file has neither."""
+    order = np.argsort(arrays[f"{name}/frame_index"])
+    num = len(order)
+    mesh: dict[str, Any] = {}
+    if f"{name}/verts_cam" in arrays:
+        verts = _array(path, arrays, f"{name}/verts_cam", (num, None, 3))[order]
+        mesh["verts_cam"] = torch.from_numpy(verts.astype(np.float32))
+    elif all(f"{name}/{key}" in arrays for key in (*PARAM_SHAPES, "betas")):
+        parts = {
+            key: _array(path, arrays, f"{name}/{key}", (num, *shape))[order] for key, shape in PARAM_SHAPES.items()
+        }
+        betas = arrays[f"{name}/betas"]
+        is_shared = betas.ndim == 1
+        betas = _array(path, arrays, f"{name}/betas", (NUM_BETAS,) if is_shared else (num, NUM_BETAS))
+        parts["betas"] = np.broadcast_to(betas, (num, NUM_BETAS)) if is_shared else betas[order]
+        mesh["params"] = HandParams(**{key: torch.tensor(part, dtype=torch.float32) for key, part in parts.items()})
+    if mesh:
+        mesh["hand_model"] = str(arrays.get("hand_model", UNNAMED_MODEL))
+    return mesh
 
 
 def _array(path: Path, arrays: dict[str, np.ndarray], key: str, shape: tuple[int | None, ...]) -> Any:

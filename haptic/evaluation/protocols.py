@@ -13,7 +13,7 @@ from haptic.metrics import MissingRule
 # What a metric is multiplied by to come from metres (or shares) into its unit.
 UNITS: dict[str, float] = {
     "mm": 1000.0, "cm": 100.0, "%": 100.0, "share": 1.0, "rte %": 1.0,
-    "mm/frame2": 1000.0, "cm/frame2": 100.0, "m/s2": 1.0, "10 m/s3": 0.1,
+    "mm/frame2": 1000.0, "cm/frame2": 100.0, "m/s2": 1.0, "10 m/s3": 0.1, "cm3": 1e6,
 }  # fmt: skip
 Space = Literal["camera", "world"]
 Quantity = Literal["occlusion", "crop_px", "crop_aspect", "centre_offset"]
@@ -23,7 +23,8 @@ Quantity = Literal["occlusion", "crop_px", "crop_aspect", "centre_offset"]
 class Metric:
     """A function of `haptic.metrics` with its options, the unit and the head of its column.
 
-    `pa_auc` and `coverage` are made of several functions; `haptic.evaluation.scoring` knows them.
+    `pa_auc`, `pa_f_score` and `coverage` are made of several functions; `haptic.evaluation.scoring` knows them, and
+    which functions are of vertices or of two hands.
     """
 
     function: str
@@ -127,6 +128,15 @@ RTE = Metric("rte", "RTE", "rte %", space="world")
 JERK = Metric("jerk", "Jerk", "10 m/s3", space="world", uses_fps=True)
 COVERAGE = Metric("coverage", "Coverage", "%")
 PA_AUC = Metric("pa_auc", "AUC", "%", options=(("max_threshold", 0.05), ("steps", 100)))
+
+
+PA_V = Metric("pa_mpvpe", "PA-V", "mm")
+RA_V = Metric("ra_mpvpe", "RA-V", "mm")
+F_5 = Metric("pa_f_score", "F@5", "share", options=(("threshold", 0.005),))
+F_15 = Metric("pa_f_score", "F@15", "share", options=(("threshold", 0.015),))
+MRRPE = Metric("mrrpe", "MRRPE", "mm")
+PEN = Metric("penetration_volume", "Pen", "cm3")
+ACC_CAM_M_S2 = Metric("acc_error", "Acc s", "m/s2", uses_fps=True)
 
 
 def w_metrics(segment_frames: int) -> tuple[Metric, Metric]:

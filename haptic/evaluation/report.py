@@ -29,6 +29,8 @@ from haptic.files import atomic_write
 from haptic.vis.score_plots import ErrorCurve, ErrorPoints, write_error_against_focal, write_error_over_time
 
 WORST = 10
+# Sequences are worst by the first of these that says something: a single picture has no GA, a 2D label no PA.
+WORST_BY = ("ga_mm", "pa_mm", "epe_px")
 MIN_CURVE_HANDS = 3
 
 
@@ -155,19 +157,31 @@ def _write_worst(scored: Scored, out: Path) -> None:
     for method in scored.methods:
         ranked = []
         for score in scored.frames:
-            errors = score.columns["ga_mm"] if not np.isnan(score.columns["ga_mm"]).all() else score.columns["pa_mm"]
-            if score.method == method and not np.isnan(errors).all():
+            told = [score.columns[column] for column in WORST_BY if not _is_empty(score.columns[column])]
+            if score.method == method and told:
+                errors = told[0]
                 ranked.append((float(np.nanmean(errors)), score))
         ranked.sort(key=lambda one: (-one[0], one[1].sequence, one[1].hand))
         rows = [
             StripRow(
                 pair=scored.pairs[method, score.sequence, score.hand],
                 pictures=ClipPictures(scored.pairs[method, score.sequence, score.hand].clip, store),
-                caption=f"{method}   {score.sequence}   {score.hand}   GA {error:.0f} mm   "
-                f"PA {np.nanmean(score.columns['pa_mm']):.1f} mm   focal length {score.focal_widths:.2f} widths   "
-                "(truth white)",
+                caption=f"{method}   {score.sequence}   {score.hand}   {_words(score)}   "
+                f"focal length {score.focal_widths:.2f} widths   (truth white)",
             )
-            for error, score in ranked[:WORST]
+            for _error, score in ranked[:WORST]
         ]
         if rows:
             write_strips(out / "pictures" / f"worst-{folder_name(method)}.jpg", rows)
+
+
+def _is_empty(values: np.ndarray) -> bool:
+    return bool(np.isnan(values).all())
+
+
+def _words(score: FrameScores) -> str:
+    told = {column: score.columns[column] for column in WORST_BY if not _is_empty(score.columns[column])}
+    return "   ".join(
+        f"{column.split('_')[0].upper()} {np.nanmean(values):.1f} {column.split('_')[1]}"
+        for column, values in told.items()
+    )

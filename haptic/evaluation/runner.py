@@ -4,7 +4,7 @@ python -m haptic.evaluation.runner --benchmark openhand --quick --out results/qu
 python -m haptic.evaluation.runner --benchmark openhand --methods keypoints keypoints+refine --out results/openhand
 python -m haptic.evaluation.runner --benchmark openhand --export-inputs inputs --out results/openhand
 python -m haptic.evaluation.runner --benchmark openhand --predictions mine=my_outputs --methods keypoints --out results
-python -m haptic.evaluation.runner --benchmark haptic-table1 --shards dexycb-s0-val='dexycb/*.tar' --out results
+python -m haptic.evaluation.runner --benchmark haptic-table1 --shards-dir SHARDS --out results
 
 The same command again goes on where it was broken off.
 """
@@ -17,7 +17,7 @@ import time
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,15 +25,17 @@ from jsonargparse import ActionYesNo, ArgumentParser
 
 from haptic.data.shards import ShardStore, expand_shards
 from haptic.evaluation.baselines import DEFAULT_METHODS, NETWORK_METHODS, parse_method
-from haptic.evaluation.benchmarks import NAMES, Benchmark, find_benchmark, missing_sets
+from haptic.evaluation.benchmarks import NAMES, Benchmark, clips_of_set, find_benchmark, find_shards, missing_sets
 from haptic.evaluation.checks import PairedHand, pair_hands
 from haptic.evaluation.clips import EvalClip, list_clips, local_urls
 from haptic.evaluation.exchange import export_inputs, read_system
 from haptic.evaluation.jobs import MethodFiles, MethodJob, calm_process, is_done, run_methods
+from haptic.evaluation.meshes import HandModels, pair_meshes
 from haptic.evaluation.openhand_sets import ClipJob, clip_jobs, data_folder, make_clip, openhand_size
 from haptic.evaluation.predictions import Prediction, read_prediction
+from haptic.evaluation.protocols import Protocol
 from haptic.evaluation.report import Scored, write_report
-from haptic.evaluation.scoring import FrameScores, SequenceScore, frame_scores, score_hand
+from haptic.evaluation.scoring import NEED_MESHES, frame_scores, score_hand, score_two_hands
 from haptic.evaluation.tables import FramesFormat
 from haptic.hand.model import load_hand_model
 from haptic.inference.network import Device
@@ -53,6 +55,7 @@ class EvalConfig:
     methods: tuple[str, ...] | None = None
     predictions: dict[str, str] = field(default_factory=dict)  # name: folder, or FORMAT:folder
     shards: dict[str, str] = field(default_factory=dict)  # set: pattern
+    shards_dir: Path | None = None  # with what data_prep wrote, DATA_SET/SPLIT-*.tar
     checkpoint: Path | None = None
     hand_model: Path | None = None
     device: Device = "auto"
@@ -97,10 +100,11 @@ def evaluate(config: EvalConfig, *, command: str = "", say: Callable[[str], None
     """
     calm_process()
     benchmark = find_benchmark(config.benchmark, seed=config.seed, is_quick=config.is_quick)
-    notes = missing_sets(benchmark, config.shards)
+    shards = find_shards(benchmark, config.shards, config.shards_dir)
+    notes = missing_sets(benchmark, shards)
     for line in notes:
         say(line)
-    clips = find_clips(benchmark, config, say)
+    clips = find_clips(benchmark, shards, config, say)
     if config.export_inputs is not None:
         export_inputs(config.export_inputs, clips, ShardStore())
         say(f"the sequences' frames, cameras and boxes are in {config.export_inputs}")
@@ -110,28 +114,30 @@ def evaluate(config: EvalConfig, *, command: str = "", say: Callable[[str], None
     files = MethodFiles(config.out, config.hand_model, config.checkpoint, config.device)
     _run_missing(config, clips, files, say)
     scored = Scored(benchmark, clips, notes=notes, command=command)
-    for method in config.chosen_methods:
-        _score(
-            scored, method, {clip.key: read_prediction(files.prediction(method, clip.key)) for clip in clips}, config
-        )
     hand_model = None if config.hand_model is None else load_hand_model(config.hand_model)
+    models = HandModels(hand_model)
+    for method in config.chosen_methods:
+        predictions = {clip.key: read_prediction(files.prediction(method, clip.key)) for clip in clips}
+        _score(scored, method, predictions, models)
     for name, place in config.predictions.items():
         predictions, lines = read_system(place, name, clips, allow_missing=config.allow_missing, hand_model=hand_model)
         scored.notes.extend(lines)
-        _score(scored, name, predictions, config)
+        _score(scored, name, predictions, models)
     write_report(scored, config.out, files, seed=config.seed, frames=config.frames, has_pictures=config.has_pictures)
     return scored
 
 
-def find_clips(benchmark: Benchmark, config: EvalConfig, say: Callable[[str], None]) -> list[EvalClip]:
+def find_clips(
+    benchmark: Benchmark, shards: dict[str, str], config: EvalConfig, say: Callable[[str], None]
+) -> list[EvalClip]:
     """Return all sequences of the benchmark; those of openhand are made if they are not there."""
     store = ShardStore()
     if not benchmark.makes_own_data:
         return [
             clip
             for name in benchmark.sets
-            if name in config.shards
-            for clip in list_clips(name, expand_shards(config.shards[name]), store)
+            if name in shards
+            for clip in clips_of_set(name, list_clips(name, expand_shards(shards[name]), store))
         ]
     size = openhand_size(is_quick=config.is_quick)
     folder = data_folder(config.data_dir, size, seed=config.seed)
@@ -170,9 +176,8 @@ def _run_missing(config: EvalConfig, clips: list[EvalClip], files: MethodFiles, 
         pass
 
 
-def _score(scored: Scored, method: str, predictions: dict[str, Prediction], config: EvalConfig) -> None:
+def _score(scored: Scored, method: str, predictions: dict[str, Prediction], models: HandModels) -> None:
     """Score one method on all sequences; what cannot be right is refused, all of it at once."""
-    del config
     errors = []
     for clip in scored.clips:
         try:
@@ -182,28 +187,44 @@ def _score(scored: Scored, method: str, predictions: dict[str, Prediction], conf
             continue
         scored.notes.extend(notes)
         scored.notes.extend(f"{method}, {clip.key}: {note}" for note in predictions[clip.key].notes)
-        for pair in pairs:
-            _score_pair(scored, method, pair)
+        protocols = [protocol for protocol in scored.benchmark.protocols if protocol.data_set == clip.set_name]
+        _score_clip(scored, method, pairs, protocols, models)
     if errors:
         more = f"\n... and {len(errors) - MAX_SHOWN_ERRORS} more" if len(errors) > MAX_SHOWN_ERRORS else ""
         raise ValueError("\n".join(errors[:MAX_SHOWN_ERRORS]) + more)
 
 
-def _score_pair(scored: Scored, method: str, pair: PairedHand) -> None:
-    rows: list[SequenceScore] = []
-    frames: list[FrameScores] = []
-    for protocol in scored.benchmark.protocols:
-        if protocol.data_set != pair.clip.set_name:
-            continue
-        if protocol.hands == "right" and not bool(pair.clip.labels(pair.name).is_right):
-            continue
-        found, notes = score_hand(pair, protocol, method)
-        rows += found
-        scored.notes.extend(note for note in notes if note not in scored.notes)
-        frames = [frame_scores(pair, method, protocol.data_set)]
-    scored.sequences.extend(rows)
-    scored.frames.extend(frames)
-    scored.pairs[method, pair.clip.key, pair.name] = pair
+def _score_clip(
+    scored: Scored, method: str, pairs: list[PairedHand], protocols: Sequence[Protocol], models: HandModels
+) -> None:
+    """Score the hands of one sequence, one by one and together."""
+    functions = {metric.function for protocol in protocols for metric in protocol.metrics}
+    for pair in pairs:
+        scored.pairs[method, pair.clip.key, pair.name] = pair
+    if functions & NEED_MESHES:
+        pairs = [_with_mesh(scored, method, pair, models) for pair in pairs]
+    for protocol in protocols:
+        for pair in pairs:
+            if protocol.hands == "right" and not bool(pair.clip.labels(pair.name).is_right):
+                continue
+            found, notes = score_hand(pair, protocol, method)
+            scored.sequences.extend(found)
+            scored.notes.extend(note for note in notes if note not in scored.notes)
+            if protocol is protocols[-1]:
+                scored.frames.append(frame_scores(pair, method, protocol.data_set))
+        faces = load_hand_model().faces if "penetration_volume" in functions else None  # MANO's are the same
+        both, notes = score_two_hands(pairs, protocol, method, faces)
+        scored.sequences.extend(both)
+        scored.notes.extend(notes)
+
+
+def _with_mesh(scored: Scored, method: str, pair: PairedHand, models: HandModels) -> PairedHand:
+    mesh, why = pair_meshes(pair, models)
+    if why and bool(pair.predicted.any()):
+        note = f"{method}: columns of vertices are left out where {why}"
+        if note not in scored.notes:
+            scored.notes.append(note)
+    return pair if mesh is None else replace(pair, mesh=mesh)
 
 
 def _work(
@@ -278,6 +299,7 @@ def read_config(arguments: Sequence[str]) -> EvalConfig:
         methods=None if values["methods"] is None else tuple(values["methods"]),
         predictions=_pairs("--predictions", values["predictions"], "NAME=DIR"),
         shards=_pairs("--shards", values["shards"], "SET=PATTERN"),
+        shards_dir=_path(values["shards_dir"]),
         checkpoint=_path(values["checkpoint"]),
         hand_model=_path(values["hand_model"]),
         device=values["device"],
@@ -307,6 +329,7 @@ def build_parser() -> ArgumentParser:
     add("--methods", type=str, nargs="*", default=None, help="haptic/evaluation/baselines.py names them")
     add("--predictions", type=str, nargs="*", default=[], help="NAME=DIR: another system's results")
     add("--shards", type=str, nargs="*", default=[], help="SET=PATTERN: where a set's shards are")
+    add("--shards-dir", type=str | None, default=None, help="what data_prep wrote: DATA_SET/SPLIT-*.tar")
     add("--checkpoint", type=str | None, default=None, help="the network's weights")
     add("--hand-model", type=str | None, default=None, help="MANO_RIGHT.pkl, for weights trained on it")
     add("--device", type=Device, default="auto", help="for the network")

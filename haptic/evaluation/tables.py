@@ -15,7 +15,7 @@ import numpy as np
 
 from haptic.evaluation.benchmarks import Benchmark
 from haptic.evaluation.protocols import Protocol
-from haptic.evaluation.scoring import Cell, FrameScores, SequenceScore, summarise
+from haptic.evaluation.scoring import BOTH_HANDS, Cell, FrameScores, SequenceScore, summarise
 from haptic.files import atomic_path, atomic_write
 
 FramesFormat = Literal["auto", "parquet", "csv"]
@@ -63,7 +63,8 @@ def build_tables(
             for method in methods:
                 own = [score for score in ours if score.method == method]
                 cells = {metric.title: summarise(own, metric.title, protocol, seed=seed) for metric in protocol.metrics}
-                rows.append(TableRow(method, cells, len({score.sequence for score in own}), len(own)))
+                num_hands = sum(score.hand != BOTH_HANDS for score in own)
+                rows.append(TableRow(method, cells, len({score.sequence for score in own}), num_hands))
             tables.append(
                 SetTable(name, protocol, tuple(rows), published_rows(published, name), digests[protocol.data_set])
             )

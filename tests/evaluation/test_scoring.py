@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from haptic import metrics
-from haptic.evaluation.benchmarks import FIXED, NAMES, find_benchmark, missing_sets
+from haptic.evaluation.benchmarks import FIXED, NAMES, find_benchmark, find_shards, missing_sets
 from haptic.evaluation.checks import pair_hands
 from haptic.evaluation.protocols import (
     ACC_MM,
@@ -27,6 +27,7 @@ from haptic.evaluation.protocols import (
 )
 from haptic.evaluation.scoring import frame_scores, metric_value, score_hand, summarise
 from haptic.evaluation.tables import load_published
+from haptic.geometry.boxes import HAPTIC_EXPANSION
 from haptic.metrics import MissingRule
 
 METRICS = (GA, FA, PA_MM, RA_MM, PA_AUC, *w_metrics(8), RTE, ACC_MM, JERK, COVERAGE)
@@ -116,7 +117,7 @@ def test_hint_pck_counts_joints_of_the_whole_set_within_a_share_of_the_box(clip,
     shifted = []
     for pair in pairs:
         pred = pair.pred.clone()
-        side_px = pair.clip.labels(pair.name).box_side_px.double() / 2
+        side_px = pair.clip.labels(pair.name).box_side_px.double() / HAPTIC_EXPANSION
         depth, focal = pair.target[:, 8, 2], pair.clip.labels(pair.name).camera.K[:, 0, 0].double()
         pred[:, 8, 0] += 0.06 * side_px * depth / focal  # beyond 0.05 of the box
         pred[:, 4, 0] += 0.03 * side_px * pair.target[:, 4, 2] / focal
@@ -166,7 +167,7 @@ def test_every_benchmark_says_what_is_missing(name):
     first, *others = benchmark.sets
     assert len(missing_sets(benchmark, {first: "x.tar"})) == len(others)
     with pytest.raises(ValueError, match="reads"):
-        missing_sets(benchmark, {"nonsense": "x.tar"})
+        find_shards(benchmark, {"nonsense": "x.tar"}, None)
 
 
 def test_published_numbers_stand_under_columns_and_sets_that_exist():

@@ -2,8 +2,7 @@
 
 A tar for each clip of 150 frames. Hands are MANO in the world: 15 PCA coefficients, mean pose left out, left shapes
 mirrored, one shape for both hands. Fisheye pictures are straightened to pinhole ones. Aria's sensor lies sideways: its
-pictures and cameras are turned by a quarter. The full release's pictures are in VRS files, which are not
-read here.
+pictures and cameras are turned by a quarter. The full release is another set, `hot3d`.
 """
 
 import json
@@ -12,24 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from data_prep.arrays import vector
 from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit
 from data_prep.fisheye import Fisheye624
-from data_prep.frames import inverse, points_in_camera, rigid
-from data_prep.mano_files import ManoNumbers
+from data_prep.headsets import COLOR, FPS, MIN_VISIBLE, PCA, STREAMS, HeadsetPictures, HeadsetView, quaternion_pose
 from haptic.data.samples import decode_image
 
-FPS = 30.0
 FRAMES_PER_CLIP = 150
-COLOR = "214-1"  # only Aria has it
-STREAMS = (COLOR, "1201-1", "1201-2")
-PCA = 15
-MIN_VISIBLE = 0.1  # as the challenge's crops
 HAND_SHAPES = "__hand_shapes.json__"
-QUARTER_TURN = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])  # x' = -y, y' = x
 
 
 def open_hot3d(request: Request) -> Source:
@@ -74,35 +65,21 @@ def _clip(
         int(calibration["image_height"]),
     )
     T_world_cam = np.stack([_pose(camera["T_world_from_camera"]) for camera in cameras])
-    K, width_px, height_px = lens.K, lens.width_px, lens.height_px
-    if is_aria:
-        T_world_cam[:, :3, :3] = T_world_cam[:, :3, :3] @ QUARTER_TURN.T
-        turned = K.copy()
-        turned[0, 0], turned[1, 1] = K[1, 1], K[0, 0]
-        turned[0, 2], turned[1, 2] = height_px - 1 - K[1, 2], K[0, 2]
-        K, width_px, height_px = turned, height_px, width_px
+    view = HeadsetView(lens, T_world_cam, is_sideways=is_aria)
+    names = [f"{frame}.image_{stream}.jpg" for frame in frames]
     return SourceClip(
         key=f"{tar.path.stem}_{stream}",
-        pictures=_TarPictures(tar, [f"{frame}.image_{stream}.jpg" for frame in frames], lens, is_aria),
-        hands=[
-            _hand(request, side, stream, hands, betas, np.tile(K, (len(frames), 1, 1)), T_world_cam)
-            for side in ("right", "left")
-        ],
-        width_px=width_px,
-        height_px=height_px,
+        pictures=HeadsetPictures(lambda frame: tar.picture(names[frame]), view),
+        hands=[_hand(request, side, stream, hands, betas, view) for side in ("right", "left")],
+        width_px=view.width_px,
+        height_px=view.height_px,
         fps=FPS,
         source=f"{tar.path.name}, {stream}",
     )
 
 
 def _hand(
-    request: Request,
-    side: str,
-    stream: str,
-    hands: list[Any],
-    betas: np.ndarray,
-    K: np.ndarray,
-    T_world_cam: np.ndarray,
+    request: Request, side: str, stream: str, hands: list[Any], betas: np.ndarray, view: HeadsetView
 ) -> HandTruth:
     assert request.mano is not None
     rows = np.full((len(hands), PCA + 6), np.nan)
@@ -115,28 +92,11 @@ def _hand(
         where = f"frame {frame}, {side}"
         rows[frame, :PCA] = vector(hand["mano_pose"], "thetas", (PCA,), where=where)
         rows[frame, PCA:] = vector(hand["mano_pose"], "wrist_xform", (6,), where=where)
-    numbers = ManoNumbers(
-        is_right=side == "right", finger=rows[:, :PCA], global_aa=rows[:, PCA : PCA + 3], transl=rows[:, PCA + 3 :],
-        betas=np.tile(betas, (len(rows), 1)), is_pca=True, is_mean_left_out=True, left_shape="mirrored",
-    )  # fmt: skip
-    T_cam_world = inverse(T_world_cam)
-    truth = request.mano.params(numbers, rotation=T_cam_world[:, :3, :3], translation=T_cam_world[:, :3, 3])
-    return HandTruth(
-        is_right=side == "right",
-        K=K,
-        joints_cam=points_in_camera(request.mano.joints(numbers), T_cam_world),
-        T_world_cam=T_world_cam,
-        **vars(truth),
-    )
+    return view.hand(request.mano, side, rows, np.tile(betas, (len(rows), 1)))
 
 
 def _pose(stored: Any) -> np.ndarray:
-    """Return a rigid transform from a quaternion (w, x, y, z) and a translation."""
-    w, x, y, z = np.asarray(stored["quaternion_wxyz"], np.float64)
-    half = np.arctan2(np.linalg.norm([x, y, z]), w)
-    axis = np.array([x, y, z]) / max(float(np.linalg.norm([x, y, z])), 1e-12)
-    rotation = cv2.Rodrigues(2 * half * axis)[0]
-    return rigid(rotation[None], np.asarray(stored["translation_xyz"], np.float64)[None])[0]
+    return quaternion_pose(stored["quaternion_wxyz"], stored["translation_xyz"])
 
 
 class _Tar:
@@ -172,27 +132,12 @@ class _Tar:
         except ValueError as error:
             raise DamagedError(f"{self.path}: {name} is no JSON ({error})") from None
 
-
-class _TarPictures:
-    """The pictures of one camera, straightened and upright."""
-
-    def __init__(self, tar: _Tar, names: list[str], lens: Fisheye624, is_sideways: bool) -> None:
-        self._tar, self._names, self._lens, self._is_sideways = tar, names, lens, is_sideways
-        self._straighten: Any = None
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def read(self, frame: int) -> np.ndarray:
-        """Return a frame."""
-        self._straighten = self._straighten or self._lens.straightened()
-        where = f"{self._tar.path}: {self._names[frame]}"
+    def picture(self, name: str) -> np.ndarray:
+        """Return a member's picture."""
         try:
-            image = decode_image(self._tar.read(self._names[frame]), where=where)
+            return decode_image(self.read(name), where=f"{self.path}: {name}")
         except ValueError as error:
             raise DamagedError(str(error)) from None
-        straight = self._straighten(image)
-        return cv2.rotate(straight, cv2.ROTATE_90_CLOCKWISE) if self._is_sideways else straight
 
 
 DATA_SETS = (

@@ -33,6 +33,13 @@ class HandModels:
             self._open = load_hand_model()
         return self._open if self._open.name == name else None
 
+    def resting(self) -> HandMesh:
+        """Return the unposed right hand of the user's model or else the openhand's: 21 joints, 778 vertices."""
+        model = self.given or load_hand_model()
+        eye = torch.eye(3)
+        params = HandParams(eye[None], eye.expand(1, 15, 3, 3), torch.zeros(1, 10), torch.zeros(1, 3))
+        return posed(model, params, is_right=True)[0]
+
 
 def family(hand_model: str) -> str:
     """Return `mano` or `openhand` (or whatever else) from a model's name: the family without the digest."""

@@ -29,8 +29,9 @@ from haptic.evaluation.benchmarks import NAMES, Benchmark, clips_of_set, find_be
 from haptic.evaluation.checks import PairedHand, pair_hands
 from haptic.evaluation.clips import EvalClip, list_clips, local_urls
 from haptic.evaluation.exchange import export_inputs, read_system
-from haptic.evaluation.jobs import MethodFiles, MethodJob, calm_process, is_done, run_methods
+from haptic.evaluation.jobs import MethodFiles, MethodJob, calm_process, folder_name, is_done, run_methods
 from haptic.evaluation.meshes import HandModels, pair_meshes
+from haptic.evaluation.official import write_official
 from haptic.evaluation.openhand_sets import ClipJob, clip_jobs, data_folder, make_clip, openhand_size
 from haptic.evaluation.predictions import Prediction, read_prediction
 from haptic.evaluation.protocols import Protocol
@@ -67,6 +68,8 @@ class EvalConfig:
     frames: FramesFormat = "auto"
     export_inputs: Path | None = None
     has_pictures: bool = True
+    is_official: bool = False  # write the file for the set's own scorer
+    official_list: Path | None = None  # HO3D's evaluation.txt
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -80,6 +83,8 @@ class EvalConfig:
         for name in self.chosen_methods:
             if parse_method(name).needs_network and self.checkpoint is None:
                 raise ValueError(f"--methods {name}: needs a network; give --checkpoint, or leave the method out")
+        if self.is_official and find_benchmark(self.benchmark, seed=self.seed, is_quick=False).official is None:
+            raise ValueError(f"--official: {self.benchmark} has no scorer of its own; freihand, ho3d and ho3d-v2 have")
         both = set(self.chosen_methods) & set(self.predictions)
         if both:
             raise ValueError(f"--predictions {min(both)}: a method has this name; call the system something else")
@@ -119,10 +124,12 @@ def evaluate(config: EvalConfig, *, command: str = "", say: Callable[[str], None
     for method in config.chosen_methods:
         predictions = {clip.key: read_prediction(files.prediction(method, clip.key)) for clip in clips}
         _score(scored, method, predictions, models)
+        _write_official(scored, method, predictions, models, config)
     for name, place in config.predictions.items():
         predictions, lines = read_system(place, name, clips, allow_missing=config.allow_missing, hand_model=hand_model)
         scored.notes.extend(lines)
         _score(scored, name, predictions, models)
+        _write_official(scored, name, predictions, models, config)
     write_report(scored, config.out, files, seed=config.seed, frames=config.frames, has_pictures=config.has_pictures)
     return scored
 
@@ -174,6 +181,17 @@ def _run_missing(config: EvalConfig, clips: list[EvalClip], files: MethodFiles, 
         say(f"{done} predictions are there already")
     for _key in _work(run_methods, jobs, config.workers, "sequences", say):
         pass
+
+
+def _write_official(
+    scored: Scored, method: str, predictions: dict[str, Prediction], models: HandModels, config: EvalConfig
+) -> None:
+    """Write `official/METHOD/pred.json` if it is asked for."""
+    kind = scored.benchmark.official
+    if kind is None or not config.is_official:
+        return
+    path = config.out / "official" / folder_name(method) / "pred.json"
+    scored.notes.extend(write_official(path, kind, scored.clips, predictions, models, config.official_list))
 
 
 def _score(scored: Scored, method: str, predictions: dict[str, Prediction], models: HandModels) -> None:
@@ -311,6 +329,8 @@ def read_config(arguments: Sequence[str]) -> EvalConfig:
         frames=values["frames"],
         export_inputs=_path(values["export_inputs"]),
         has_pictures=values["pictures"],
+        is_official=values["official"],
+        official_list=_path(values["official_list"]),
     )
 
 
@@ -342,6 +362,9 @@ def build_parser() -> ArgumentParser:
     add("--frames", type=FramesFormat, default="auto", help="format of the numbers per frame")
     add("--export-inputs", type=str | None, default=None, help="write frames, cameras and boxes for other systems")
     add("--pictures", action=ActionYesNo(no_prefix="no-"), default=True, help="plots and strips")
+    add("--official", action=ActionYesNo(no_prefix="no-"), default=False,
+        help="freihand, ho3d: write official/METHOD/pred.json for the set's own scorer")  # fmt: skip
+    add("--official-list", type=str | None, default=None, help="HO3D's evaluation.txt: the order of its scorer")
     return parser
 
 

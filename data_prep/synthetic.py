@@ -22,7 +22,6 @@ import numpy as np
 import torch
 
 from haptic.data.samples import (
-    CROP_REACH,
     ClipInfo,
     check_labels,
     encode_jpeg,
@@ -64,6 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
             crop_px=options.crop_px,
             frame_px=options.frame_px,
             expansion=options.expansion,
+            crop_reach=options.crop_reach,
         )
         if options.preview:
             write_preview(options.preview, config, seed=options.seed, hand=options.hand, first=options.first)
@@ -165,7 +165,7 @@ def write_preview(path: Path, config: ClipsConfig, *, seed: int, hand: Path | No
         frame = config.num_frames // 2
         crops = renderer.frame(frame)[1]
         crop = crops[sorted(crops)[index % len(crops)]] if crops else np.zeros((config.crop_px,) * 2 + (3,), np.uint8)
-        margin = round(config.crop_px * (1 - 1 / CROP_REACH) / 2)
+        margin = round(config.crop_px * (1 - 1 / config.crop_reach) / 2) if config.crop_reach > 1 else 0
         seen = crop[margin : config.crop_px - margin, margin : config.crop_px - margin]
         cells.append(cv2.resize(seen, (PREVIEW_PX, PREVIEW_PX), interpolation=cv2.INTER_AREA))
         print(f"\rclip {index - first + 1} of {PREVIEW_CLIPS}", end="", flush=True)
@@ -237,10 +237,12 @@ def _parser() -> argparse.ArgumentParser:
                         help="allocentric cameras' focal length in image widths")  # fmt: skip
     parser.add_argument("--fps", type=float, help="one frame rate for all clips instead of several")
     parser.add_argument("--backgrounds", type=Path, help="a folder of pictures, for most of the walls")
-    parser.add_argument("--crop-px", type=int, default=256, help="side of the stored crop, twice the network's box")
+    parser.add_argument("--crop-px", type=int, default=256, help="side of the stored crop")
     parser.add_argument("--frame-px", type=int, default=160, help="longer side of the stored whole frame")
     parser.add_argument("--expansion", type=float, default=ClipsConfig.expansion,
                         help="side of the network's box over the joints' tight box")  # fmt: skip
+    parser.add_argument("--crop-reach", type=float, default=ClipsConfig.crop_reach,
+                        help="side of the stored crop over that box; twice a network's box_share is enough")  # fmt: skip
     parser.add_argument("--hand", type=Path, help="a licensed MANO_RIGHT.pkl instead of the openhand")
     parser.add_argument("--preview", type=Path, metavar="PICTURE.png", help="write a sheet of a hundred clips instead")
     return parser

@@ -27,6 +27,8 @@ Train HaPTIC: a config and the folder of a run; the same command again goes on w
 The run's folder gets metrics.csv, pictures/, config.yaml, last.ckpt and best.ckpt (infer.py --checkpoint takes them).
 docs/training.md tells the rest, clusters included."""
 
+SET_BY_OTHERS = ("crop_side_px", "frame_side_px", "box_share", "anti_alias", "seed")  # by the network, and run.seed
+
 
 class TrainingParser(TeachingParser):
     """Says which field of a nested section is wrong, and what it can be."""
@@ -99,7 +101,7 @@ def build_parser() -> TrainingParser:
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options; may be given again")
     parser.add_class_arguments(RunConfig, "run")
-    parser.add_class_arguments(DataConfig, "data", skip={"crop_side_px", "frame_side_px", "box_share", "seed"})
+    parser.add_class_arguments(DataConfig, "data", skip={*SET_BY_OTHERS})
     parser.add_argument(
         "--network", type=HapticConfig | None, default=None, help="null: that of run.init, or the official size"
     )

@@ -41,7 +41,6 @@ class AugmentConfig:
     gain: float = 0.2  # colours are multiplied by 1 - gain ... 1 + gain
     frame_rate: float = 0.5  # the share of windows whose full frame is changed
     frame_turn_rate: float = 0.1  # of those; official only
-    anti_alias: AntiAlias = "off"
 
     def __post_init__(self) -> None:
         for name in ("turn_rate", "frame_rate", "frame_turn_rate"):

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from haptic.data.augment import AugmentConfig
 from haptic.data.batches import ClipBatch
+from haptic.data.crops import AntiAlias
 from haptic.data.hamer_tars import HamerSet
 from haptic.data.loader import BatchLoader, BatchMaker, Part, RealHandSource, ValidationWindows, validation_loader
 from haptic.data.mixture import IMAGE, VIDEO, Stream, check_shares
@@ -58,6 +59,7 @@ class DataConfig:
     crop_side_px: int = 256
     frame_side_px: int = 256
     box_share: float = 1.0
+    anti_alias: AntiAlias = "off"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     mocap: str | None = None
     real_hands_per_batch: int = 128
@@ -168,6 +170,7 @@ class TrainingData(pl.LightningDataModule):
             crop_side_px=config.crop_side_px,
             frame_side_px=config.frame_side_px,
             box_share=config.box_share,
+            anti_alias=config.anti_alias,
             max_tracks=config.validation_max_tracks,
             rank=rank,
             world_size=world_size,
@@ -203,6 +206,7 @@ class TrainingData(pl.LightningDataModule):
             crop_side_px=config.crop_side_px,
             frame_side_px=config.frame_side_px,
             box_share=config.box_share,
+            anti_alias=config.anti_alias,
             rank=rank,
             world_size=world_size,
         )
@@ -240,8 +244,8 @@ class TrainingData(pl.LightningDataModule):
         plan: dict[str, Any] = {
             name: getattr(config, name)
             for name in (
-                "video", "image", "clip_frames", "stride_rate", "crop_side_px", "frame_side_px", "box_share", "mocap",
-                "seed", "batches_per_epoch", "shards_at_once",
+                "video", "image", "clip_frames", "stride_rate", "crop_side_px", "frame_side_px", "box_share",
+                "anti_alias", "mocap", "seed", "batches_per_epoch", "shards_at_once",
             )
         }  # fmt: skip
         for name in ("windows_per_batch", "images_per_batch", "real_hands_per_batch"):

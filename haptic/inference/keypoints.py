@@ -45,7 +45,7 @@ from haptic.records import Camera, HandParams, HandTrack, Trajectory
 
 MIN_KNOWN_JOINTS = 6  # fewer do not fix a hand's place and turn
 MIN_BOX_SIDE_PX = 8.0
-BLOCK = 512  # hands solved at a time, so that memory does not grow with a video's length
+BLOCK = 512  # hands worked on at a time: what is needed on the way does not grow with a video's length
 SHAPE_FRAMES = 150  # spread over the track: more say nothing new of a hand's shape
 PALM_LANDMARKS = (0, 1, 5, 9, 13, 17)
 # What moves: knuckles bend and spread, the joints beyond them bend; the thumb's saddle has all three, its middle two.
@@ -348,7 +348,7 @@ def _starts_from_landmarks(problem: _FrameProblem) -> list[_Fit]:
     frames = torch.arange(problem.num_frames)
     orient = _palm_turn(problem, problem.landmarks)
     reversed_tilt = _palm_turn(problem, problem.landmarks * torch.tensor([1.0, 1.0, -1.0]))
-    angles = _finger_angles(problem, orient)
+    angles = torch.cat([_finger_angles(problem, orient[rows], rows) for rows in frames.split(BLOCK)])
     relaxed = _relaxed_angles().expand_as(angles)
     return [
         _placed(problem, turn, bend, frames)
@@ -395,9 +395,21 @@ def _spin_onto(shape: Tensor, seen: Tensor, weight: Tensor) -> Tensor:
 
 
 def _placed(problem: _FrameProblem, orient: Tensor, angles: Tensor, frames: Tensor) -> _Fit:
-    nowhere = torch.zeros(len(frames), 3)
-    points = problem.kinematics.points(orient, nowhere, angles, torch.zeros(len(frames), 10))
-    return _Fit(orient.clone(), problem.place(points, frames), angles.clone(), torch.zeros(10))
+    return _Fit(
+        orient.clone(), _places(problem, orient, angles, frames, torch.zeros(10)), angles.clone(), torch.zeros(10)
+    )
+
+
+def _places(
+    problem: _FrameProblem, orient: Tensor, angles: Tensor, frames: Tensor, betas: Float[Tensor, " 10"]
+) -> Float[Tensor, "B 3"]:
+    """Return where a hand of known pose must be to be seen where it was seen."""
+    places = []
+    for rows in torch.arange(len(frames)).split(BLOCK):
+        nowhere = torch.zeros(len(rows), 3)
+        points = problem.kinematics.points(orient[rows], nowhere, angles[rows], betas.expand(len(rows), 10))
+        places.append(problem.place(points, frames[rows]))
+    return torch.cat(places)
 
 
 def _palm_turn(problem: _FrameProblem, landmarks: Tensor) -> Float[Tensor, "T 3 3"]:
@@ -407,9 +419,9 @@ def _palm_turn(problem: _FrameProblem, landmarks: Tensor) -> Float[Tensor, "T 3 
     return align_rigid(source, landmarks[:, palm]).rotation
 
 
-def _finger_angles(problem: _FrameProblem, orient: Tensor) -> Float[Tensor, "T 15 3"]:
+def _finger_angles(problem: _FrameProblem, orient: Tensor, frames: Tensor) -> Float[Tensor, "B 15 3"]:
     """Return flexion and abduction of each joint in closed form: from how much each bone's landmarks are turned."""
-    local = problem.landmarks @ orient  # in the palm's frame
+    local = problem.landmarks[frames] @ orient  # in the palm's frame
     rest = problem.rest_landmarks
     angles = torch.zeros(len(local), 15, 3)
     axes = joint_axes()
@@ -435,15 +447,11 @@ def _most_coherent(problem: _FrameProblem, candidates: list[_Fit], costs: Float[
     """Return for each frame one candidate, so that costs and leaps from frame to frame are least in sum (Viterbi)."""
     orient = torch.stack([candidate.orient for candidate in candidates], dim=1)  # (T, N, 3, 3)
     angles = torch.stack([candidate.angles for candidate in candidates], dim=1)
-    gap_s = problem.time_s.diff().clamp(min=1e-3)[:, None, None]
-    turn = geodesic_angle(
-        orient[:-1, :, None].expand(-1, -1, len(candidates), -1, -1),
-        orient[1:, None].expand(-1, len(candidates), -1, -1, -1),
-    )
-    bend = (angles[:-1, :, None] - angles[1:, None]).flatten(-2)[..., list(FREE_ANGLES)].square().sum(-1)
-    config = problem.config
-    leap = (turn / (config.turn_rate * gap_s)).square() + bend / (config.bend_rate * gap_s).square()
-    leap = 0.5 * leap.clamp(max=MAX_LEAP_SQUARED)
+    gaps_s = problem.time_s.diff().clamp(min=1e-3)[:, None, None]
+    leap = torch.cat([
+        _leaps(problem.config, orient[run], orient[run + 1], angles[run], angles[run + 1], gaps_s[run])
+        for run in torch.arange(len(gaps_s)).split(BLOCK)
+    ])  # fmt: skip
     total, pointers = costs[0], []
     for frame in range(1, costs.shape[0]):
         reached, pointer = (total[:, None] + leap[frame - 1]).min(dim=0)
@@ -458,16 +466,28 @@ def _most_coherent(problem: _FrameProblem, candidates: list[_Fit], costs: Float[
     return _Fit(orient[rows, chosen], transl[rows, chosen], angles[rows, chosen], candidates[0].betas)
 
 
+def _leaps(
+    config: KeypointInitConfig, orient: Tensor, next_orient: Tensor, angles: Tensor, next_angles: Tensor, gap_s: Tensor
+) -> Float[Tensor, "T N N"]:
+    """Return what it costs to go from each candidate of a frame to each of the next."""
+    num = orient.shape[1]
+    turn = geodesic_angle(
+        orient[:, :, None].expand(-1, -1, num, -1, -1), next_orient[:, None].expand(-1, num, -1, -1, -1)
+    )
+    bend = (angles[:, :, None] - next_angles[:, None]).flatten(-2)[..., list(FREE_ANGLES)].square().sum(-1)
+    leap = (turn / (config.turn_rate * gap_s)).square() + bend / (config.bend_rate * gap_s).square()
+    return 0.5 * leap.clamp(max=MAX_LEAP_SQUARED)
+
+
 def _with_neighbours_poses(problem: _FrameProblem, fit: _Fit, distance: int) -> tuple[list[_Fit], Float[Tensor, "T N"]]:
     """Return the track, and what each frame becomes when it starts from the pose so many frames before and after."""
     frames = torch.arange(problem.num_frames)
     starts = []
     for other in ((frames - distance).clamp(min=0), (frames + distance).clamp(max=problem.num_frames - 1)):
-        betas = fit.betas.expand(len(frames), 10)
-        points = problem.kinematics.points(fit.orient[other], torch.zeros(len(frames), 3), fit.angles[other], betas)
-        starts.append(_Fit(fit.orient[other], problem.place(points, frames), fit.angles[other], fit.betas))
+        place = _places(problem, fit.orient[other], fit.angles[other], frames, fit.betas)
+        starts.append(_Fit(fit.orient[other], place, fit.angles[other], fit.betas))
     solved, costs = problem.solve(_stack(starts), frames.repeat(2), max_steps=6)
-    own_cost = problem.cost(fit.flat(), frames, fit.betas)
+    own_cost = torch.cat([problem.cost(fit[rows].flat(), rows, fit.betas) for rows in frames.split(BLOCK)])
     return [fit, *_unstack(solved, 2)], torch.cat([own_cost[None], costs.unflatten(0, (2, -1))]).T
 
 

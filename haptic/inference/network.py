@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from haptic.data.crops import AntiAlias, cut_crop, cut_full_frame, normalise
+from haptic.data.crops import cut_crop, cut_full_frame, normalise
 from haptic.geometry.boxes import HAPTIC_EXPANSION, hamer_side, tight_box
 from haptic.geometry.lift import lift_at_depth, official_lift_at_depth, weak_depth
 from haptic.hand.mirror import mirror_camera, mirror_image, mirror_params, mirror_track
@@ -41,7 +41,6 @@ class NetworkConfig:
     first_depth_m: float | None = None  # takes the place of Weak2Full in each track's first frame
     # Side of the crop: three times the tight box (HaPTIC), or HaMeR's rule, twice the box widened to 192:256.
     box_rule: Literal["haptic", "hamer"] = "haptic"
-    anti_alias: AntiAlias = "off"  # official weights were trained without
     # `auto` takes the network's depth unless its weights have none (HaMeR's); then each frame's weak camera tells.
     depth_from: Literal["auto", "network", "weak camera"] = "auto"
 
@@ -154,7 +153,7 @@ class NetworkRunner:
             image,
             is_flipped=not states[0].is_right,
             side_px=sides.frame_side_px,
-            anti_alias=self.config.anti_alias,
+            anti_alias=sides.anti_alias,
         )
         takers: list[Callable[[Tensor], None]] = []
         for state in states:
@@ -165,7 +164,7 @@ class NetworkRunner:
                 center_img=center,
                 box_side_px=side_px,
                 side_px=sides.crop_side_px,
-                anti_alias=self.config.anti_alias,
+                anti_alias=sides.anti_alias,
             )
             self._pictures.append(_Picture(crop, [_put(state.crop_features, frame)]))
             takers.append(_put(state.frame_features, frame))

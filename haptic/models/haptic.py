@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -25,6 +26,7 @@ class HapticConfig:
     crop_side_px: int = 256
     frame_side_px: int = 256
     keep_width: float = 0.75  # the share of the columns, about the middle, that the backbone sees
+    anti_alias: Literal["off", "blur"] = "off"  # of pictures that are shrunk; official weights were trained without
     box_share: float = 1.0  # the crop's square over HaPTIC's, which is three times the hand's tight box
 
     def __post_init__(self) -> None:
@@ -35,6 +37,8 @@ class HapticConfig:
                 f"box_share is {self.box_share}; expected {MIN_BOX_SHARE:g} to 1: a third is the hand's tight box, and "
                 "stored crops reach no further than HaPTIC's square"
             )
+        if self.anti_alias not in ("off", "blur"):
+            raise ValueError(f"anti_alias is {self.anti_alias!r}; expected off or blur")
         for name in ("crop_side_px", "frame_side_px"):
             side_px = getattr(self, name)
             kept_px = side_px * self.keep_width

@@ -111,6 +111,7 @@ def train(config: TrainConfig, *, config_text: str = "") -> TrainingModule:
             crop_side_px=network.config.crop_side_px,
             frame_side_px=network.config.frame_side_px,
             box_share=network.config.box_share,
+            anti_alias=network.config.anti_alias,
             seed=config.run.seed,
         )
     )
@@ -142,6 +143,7 @@ def train(config: TrainConfig, *, config_text: str = "") -> TrainingModule:
         logbook=logbook,
         config=flat_config(config),
         resumed=resumed,
+        compares=config.run.init is not None,
     )
     trainer.callbacks.append(keeper)  # type: ignore[attr-defined]
     try:
@@ -255,7 +257,8 @@ def _open_books(config: TrainConfig, out: Path, resumed: RunState | None, config
         with atomic_write(out / "config.yaml") as file:
             file.write(config_text.encode())
     logbook = Logbook(out, wandb=config.run.wandb, config=flat_config(config))
-    logbook.go_back_to(0 if resumed is None else int(resumed.module["step"]))
+    # Step 0 is what the run starts with; a run that starts anew looks again.
+    logbook.go_back_to(-1 if resumed is None else int(resumed.module["step"]))
     if resumed is not None:
         logger.info("going on after step %d", resumed.module["step"])
     return logbook

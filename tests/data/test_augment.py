@@ -108,6 +108,19 @@ def test_a_smaller_share_of_the_box_is_the_middle_of_the_whole_one(recorded, is_
 
 
 @pytest.mark.parametrize("is_right", [1, 0])
+def test_a_network_that_wants_smooth_pictures_gets_what_inference_cuts(recorded, is_right):
+    window = recorded_window(recorded, is_right)
+    sharp, smooth = (
+        make_clip(window, Augmentation.none(1), crop_side_px=32, frame_side_px=32, anti_alias=name)
+        for name in ("off", "blur")
+    )
+    picture = window.frames[0].pixels
+    expected = cut_full_frame(picture, is_flipped=not is_right, side_px=32, anti_alias="blur")
+    np.testing.assert_array_equal(smooth.frames[0, 0].numpy(), expected)
+    assert not torch.equal(sharp.crops, smooth.crops)
+
+
+@pytest.mark.parametrize("is_right", [1, 0])
 def test_without_augmentation_the_full_frame_is_the_one_inference_cuts(recorded, is_right):
     window = recorded_window(recorded, is_right)
     clip = make_clip(window, Augmentation.none(1), crop_side_px=128, frame_side_px=128)

@@ -310,6 +310,19 @@ def test_a_network_of_smaller_crops_sees_and_places_the_hand_within_them(network
     torch.testing.assert_close(lifted.params.transl[:, 2], weak, atol=1e-4, rtol=0)
 
 
+def test_a_network_that_wants_smooth_pictures_is_not_shown_sharp_ones(network):
+    images, hand = video(3), track(0, 3)
+    big = [(index, np.kron(image, np.ones((8, 8, 1), np.uint8))) for index, image in images]
+    rng = np.random.default_rng(1)
+    noisy = [(index, (image // 2 + rng.integers(0, 128, image.shape)).astype(np.uint8)) for index, image in big]
+    large = replace(hand, box_center_img=8 * hand.box_center_img, box_side_px=8 * hand.box_side_px)
+    camera = Camera(K=intrinsics(720.0, width=8 * WIDTH, height=8 * HEIGHT), T_world_cam=torch.eye(4))
+    smooth = tiny_network()
+    smooth.config = replace(smooth.config, anti_alias="blur")
+    of_sharp, of_smooth = (run_network(one, noisy, [large], camera=camera)[0] for one in (tiny_network(), smooth))
+    assert (of_sharp.params.hand_pose - of_smooth.params.hand_pose).abs().max() > 1e-4
+
+
 def test_trajectories_can_be_refined_with_gradients(network):
     params = run_network(network, video(3), [track(0, 3)], camera=still_camera())[0].params
     free = params.transl.clone().requires_grad_()

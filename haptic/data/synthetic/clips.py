@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from haptic.data.samples import CROP_REACH
 from haptic.data.synthetic.gestures import GestureBook, GestureKind, within_limits
 from haptic.data.synthetic.objects import Shape, draw_palm_object, draw_pinched_object, draw_standing_object
 from haptic.data.synthetic.scene import (
@@ -65,6 +66,7 @@ class ClipsConfig:
     crop_px: int = 256
     frame_px: int = 160
     expansion: float = 3.0  # of the network's box over the tight box of the joints
+    crop_reach: float = CROP_REACH  # of the stored crop over the network's box; twice its `box_share` is enough
 
     def __post_init__(self) -> None:
         if self.num_frames < 1 or min(self.crop_px, self.frame_px) < 32 or not self.expansion >= 1:
@@ -72,6 +74,8 @@ class ClipsConfig:
                 f"num_frames {self.num_frames}, crop_px {self.crop_px}, frame_px {self.frame_px}, expansion "
                 f"{self.expansion}: expected at least 1, 32, 32 and 1"
             )
+        if not 0.5 <= self.crop_reach <= 4:
+            raise ValueError(f"crop_reach is {self.crop_reach}; expected 0.5 to 4 of the network's box")
         for name in ("focal_widths", "egocentric_focal_widths"):
             low, high = getattr(self, name)
             if not 0.3 <= low <= high <= 10:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from scipy import sparse
 
-from haptic.data.samples import CROP_REACH, HandLabels, StoredHand, labels_from_trajectory
+from haptic.data.samples import HandLabels, StoredHand, labels_from_trajectory
 from haptic.data.synthetic.backdrop import BackdropBank, Plane, place_plane, plane_picture, shadow_grid
 from haptic.data.synthetic.clips import ClipDrawing, ClipsConfig, draw_clip, seen_frames
 from haptic.data.synthetic.film import Developer, smear
@@ -252,7 +252,7 @@ class ClipRenderer:
                 continue
             part: Trajectory = trajectory[seen]
             labels = labels_from_trajectory(part, joints_cam[seen], expansion=self._config.expansion)
-            scale = self._config.crop_px / (CROP_REACH * labels.box_side_px.double().numpy())
+            scale = self._config.crop_px / (self._config.crop_reach * labels.box_side_px.double().numpy())
             offset = self._config.crop_px / 2 - scale[:, None] * labels.box_center_img.double().numpy()
             labelled[name] = (labels, scale, offset)
         return labelled

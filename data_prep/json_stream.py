@@ -22,6 +22,16 @@ def stream_lists(path: Path) -> Iterator[tuple[str, Any]]:
         yield from _Stream(file, path).lists()
 
 
+def stream_entries(path: Path) -> Iterator[tuple[str, str, Any]]:
+    """Give (outer name, inner name, value) of an object of objects, value by value.
+
+    Raises:
+        DamagedError: it is no such file, or one that is cut off; the place is named.
+    """
+    with path.open(encoding="utf-8") as file:
+        yield from _Stream(file, path).entries()
+
+
 class _Stream:
     """A window on the file's text that grows at the end and is dropped at the start."""
 
@@ -42,6 +52,24 @@ class _Stream:
                     yield str(name), item
             else:
                 self._value()
+            if self._take(",}") == "}":
+                return
+
+    def entries(self) -> Iterator[tuple[str, str, Any]]:
+        for outer in self._names():
+            for inner in self._names():
+                yield outer, inner, self._value()
+
+    def _names(self) -> Iterator[str]:
+        """Give an object's names; who asks takes each value before the next."""
+        self._take("{")
+        if self._peek() == "}":
+            self._take("}")
+            return
+        while True:
+            name = self._value()
+            self._take(":")
+            yield str(name)
             if self._take(",}") == "}":
                 return
 

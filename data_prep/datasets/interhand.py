@@ -3,11 +3,13 @@
 Joints are in a world frame in millimetres, each finger from tip to base, the wrist last; right hand first. MANO is the
 authors' NeuralAnnot fit: world frame in metres, mean pose left out, left shapes mirrored; it disagrees with the joints
 by some 5 mm, so the joints are the truth. A hand whose wrist is not valid is not used, as in the official code.
-Pictures are portrait or landscape, by camera. The large list of pictures (`*_data.json`) is not needed.
+Pictures are portrait or landscape, by camera. The large list of pictures (`*_data.json`) is not needed; the other files
+are read once, into small arrays that all processes share (`data_prep.interhand_lists`).
 """
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 from data_prep.arrays import read_json, vector
 from data_prep.dataset import DataSet, HandTruth, Request, Source, SourceClip, Split, Unit
 from data_prep.frames import inverse, pinhole, points_in_camera, rigid
+from data_prep.interhand_lists import JOINTS, MANO_NUMBERS, SIDES, FrameRows, damaged_frames, joint_rows, mano_rows
 from data_prep.mano_files import ManoNumbers
 from data_prep.pictures import PictureFiles, picture_size
 
@@ -27,55 +30,81 @@ MM = 1e-3
 FIRST_JOINT = {"right": 0, "left": 21}
 
 
+@dataclass(frozen=True)
+class Annotations:
+    """What the files of a split say; fits are empty without the user's MANO."""
+
+    joints: dict[str, FrameRows]
+    fits: dict[str, FrameRows]
+    cameras: Any
+
+
 def open_interhand(request: Request, fps: float) -> Source:
     """List the sequences of a split from the folders of pictures."""
     root, split = request.root, request.split
     folder = root / "annotations" / split
-    joints, cameras = (read_json(folder / f"InterHand2.6M_{split}_{name}.json") for name in ("joint_3d", "camera"))
-    mano_path = folder / f"InterHand2.6M_{split}_MANO_NeuralAnnot.json"
+    names = {kind: folder / f"InterHand2.6M_{split}_{kind}.json" for kind in ("joint_3d", "camera", "MANO_NeuralAnnot")}
+    for kind in ("joint_3d", "camera"):
+        if not names[kind].is_file():
+            raise ValueError(f"{names[kind]}: no such file; expected the annotations of {split} beside images/")
     missing = []
-    mano: Any = {}
+    fits: dict[str, FrameRows] = {}
     if request.mano is not None:
-        if mano_path.is_file():
-            mano = read_json(mano_path)
+        if names["MANO_NeuralAnnot"].is_file():
+            fits = mano_rows(names["MANO_NeuralAnnot"])
         else:
-            missing.append(f"annotations/{split}/{mano_path.name}")
+            missing.append(f"annotations/{split}/{names['MANO_NeuralAnnot'].name}")
+    told = Annotations(joint_rows(names["joint_3d"]), fits, read_json(names["camera"]))
     units = []
-    for capture in sorted(joints, key=int):
+    for capture in sorted(told.joints, key=int):
         there = root / "images" / split / f"Capture{capture}"
         if not there.is_dir():
             missing.append(f"images/{split}/Capture{capture}")
             continue
         for sequence in sorted(path for path in there.iterdir() if path.is_dir()):
             count = sum(1 for _path in sequence.glob("cam*/image*.jpg"))
-            hands = 2 if _is_interacting(sequence, joints[capture]) else 1
+            hands = 2 if _is_interacting(sequence, told.joints[capture]) else 1
             units.append(Unit(f"{split}/Capture{capture}/{sequence.name}", count * hands, count))
-    return Source(units, lambda unit: _clips(request, unit, fps, joints, cameras, mano), missing)
+    return Source(units, lambda unit: _clips(request, unit, fps, told), missing)
 
 
-def _is_interacting(sequence: Path, joints: Any) -> bool:
+def _is_interacting(sequence: Path, joints: FrameRows) -> bool:
     camera = next(sequence.glob("cam*"), None)
     first = None if camera is None else next(camera.glob("image*.jpg"), None)
-    return first is not None and joints.get(_number(first), {}).get("hand_type") == "interacting"
+    row = None if first is None else joints.row(int(_number(first)))
+    return row is not None and bool(joints.flags[row, JOINTS])
 
 
 def _number(path: Path) -> str:
     return path.stem.removeprefix("image")
 
 
-def _clips(request: Request, unit: Unit, fps: float, joints: Any, cameras: Any, mano: Any) -> Iterator[SourceClip]:
+def _clips(request: Request, unit: Unit, fps: float, told: Annotations) -> Iterator[SourceClip]:
     folder = request.root / "images" / unit.name
     capture = unit.name.split("/")[1].removeprefix("Capture")
+    joints = told.joints[capture]
+    damaged = _damage(request, capture, told, sorted(folder.glob("cam*/image*.jpg")))
     for camera_folder in sorted(path for path in folder.glob("cam*") if path.is_dir()):
         frames = sorted(int(_number(path)) for path in camera_folder.glob("image*.jpg"))
-        frames = [frame for frame in frames if str(frame) in joints[capture]]
+        frames = [frame for frame in frames if joints.row(frame) is not None]
         camera = camera_folder.name.removeprefix("cam")
-        if not frames or camera not in cameras[capture]["campos"]:
+        if not frames or camera not in told.cameras[capture]["campos"]:
             continue
         for run in _even_runs(frames):
-            yield _clip(
-                request, unit, camera_folder, run, fps, joints[capture], cameras[capture], mano.get(capture, {})
-            )
+            clip = _clip(request, unit, camera_folder, run, fps, joints, told.cameras[capture], told.fits.get(capture))
+            yield replace(clip, damaged=damaged)
+            damaged = []
+
+
+def _damage(request: Request, capture: str, told: Annotations, pictures: list[Path]) -> list[str]:
+    """Return a line for each entry of a sequence's frames that could not be read."""
+    frames = sorted({int(_number(path)) for path in pictures})
+    kinds = {"joint_3d": told.joints.get(capture), "MANO_NeuralAnnot": told.fits.get(capture)}
+    return [
+        f"InterHand2.6M_{request.split}_{kind}.json, {capture}, {frame}: numbers are missing or of another shape"
+        for kind, rows in kinds.items() if rows is not None
+        for frame in damaged_frames(rows, frames)
+    ]  # fmt: skip
 
 
 def _even_runs(frames: list[int]) -> list[list[int]]:
@@ -94,9 +123,9 @@ def _clip(
     folder: Path,
     frames: list[int],
     fps: float,
-    joints: Any,
+    joints: FrameRows,
     cameras: Any,
-    mano: Any,
+    fits: FrameRows | None,
 ) -> SourceClip:
     camera = folder.name.removeprefix("cam")
     where = f"{unit.name}/{folder.name}"
@@ -111,7 +140,7 @@ def _clip(
     return SourceClip(
         key=f"{unit.name.replace('/', '_')}_{camera}_{frames[0]}",
         pictures=PictureFiles(pictures),
-        hands=[_hand(request, side, frames, K, T_cam_world, joints, mano, where) for side in ("right", "left")],
+        hands=[_hand(request, side, frames, K, T_cam_world, joints, fits) for side in SIDES],
         width_px=width_px,
         height_px=height_px,
         fps=fps,
@@ -125,26 +154,23 @@ def _hand(
     frames: list[int],
     K: np.ndarray,
     T_cam_world: np.ndarray,
-    joints: Any,
-    mano: Any,
-    where: str,
+    joints: FrameRows,
+    fits: FrameRows | None,
 ) -> HandTruth:
     count = len(frames)
     first = FIRST_JOINT[side]
     joints_world = np.full((count, 21, 3), np.nan)
-    numbers = np.full((count, 61), np.nan)
+    numbers = np.full((count, MANO_NUMBERS), np.nan)
     for row, frame in enumerate(frames):
-        entry = joints[str(frame)]
-        valid = vector(entry, "joint_valid", (42,), where=f"{where}, {frame}")[first : first + 21] > 0
+        there = joints.row(frame)
+        assert there is not None, "frames without an entry were left out"
+        valid = joints.flags[there, first : first + 21]
         if valid[WRIST]:
-            coordinates = vector(entry, "world_coord", (42, 3), where=f"{where}, {frame}")[first : first + 21] * MM
+            coordinates = joints.values[there, first : first + 21].astype(np.float64) * MM
             joints_world[row] = np.where(valid[:, None], coordinates, np.nan)
-            fit = (mano.get(str(frame)) or {}).get(side)
-            if fit is not None:
-                parts = (("pose", (48,)), ("shape", (10,)), ("trans", (3,)))
-                numbers[row] = np.concatenate(
-                    [vector(fit, name, shape, where=f"{where}, {frame}, MANO") for name, shape in parts]
-                )
+            fit = None if fits is None else fits.row(frame)
+            if fits is not None and fit is not None:
+                numbers[row] = fits.values[fit, SIDES.index(side)]
     transforms = np.tile(T_cam_world, (count, 1, 1))
     params = {}
     if request.mano is not None:

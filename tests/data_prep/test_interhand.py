@@ -17,6 +17,13 @@ FRAMES = [8533, 8536, 8539, 8545, 8548]  # every third picture; one is missing
 INVALID_LEFT_WRIST, NULL_MANO = 8539, 8548
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setattr("data_prep.interhand_lists.CACHE", folder)
+    return folder
+
+
 @pytest.fixture
 def download(tmp_path, smplx_joints, motion, picture, save_picture):
     joints_m, numbers = {}, {}
@@ -108,6 +115,53 @@ def test_a_null_fit_keeps_its_joints(download, to_shards, read_hands, mano):
     left = read_hands(shards)[key("410028", 8545, "left_0")]
     assert left.labels.params_weight.tolist() == [1, 0]
     assert left.labels.joints_cam_weight.min() == 1
+
+
+def test_annotations_are_read_once_and_anew_when_they_change(download, cache, to_shards, mano, monkeypatch):
+    root, _in_camera = download
+    shards, tally = to_shards("interhand26m-30fps", root, "train", mano=mano)
+    lists = sorted(cache.glob("*.npz"))
+    assert [path.name.split("-")[0] for path in lists] == ["InterHand2.6M_train_MANO_NeuralAnnot",
+                                                          "InterHand2.6M_train_joint_3d"]  # fmt: skip
+    before = [path.read_bytes() for path in shards]
+
+    def never(_path):
+        raise AssertionError("the JSON is read again")
+        yield
+
+    with monkeypatch.context() as patch:  # another process finds the lists
+        patch.setattr("data_prep.interhand_lists.stream_entries", never)
+        for path in shards:
+            path.unlink()
+        again, same = to_shards("interhand26m-30fps", root, "train", mano=mano)
+    assert [path.read_bytes() for path in again] == before
+    assert same.hands == tally.hands
+    # A damaged entry is named and costs its frame only; the list is made anew, as the file is another.
+    path = root / "annotations" / "train" / "InterHand2.6M_train_joint_3d.json"
+    content = json.loads(path.read_text())
+    content["0"]["8533"]["world_coord"] = [[1, 2, 3]]
+    path.write_text(json.dumps(content))
+    for shard in again:
+        shard.unlink()
+    _shards, fewer = to_shards("interhand26m-30fps", root, "train", mano=mano)
+    assert fewer.hands == tally.hands - 2 * len(CAMERAS)
+    assert len(fewer.damaged) == 1
+    assert "joint_3d.json, 0, 8533: numbers are missing" in fewer.damaged[0]
+
+
+def test_a_list_that_was_cut_off_is_made_anew(download, cache, to_shards):
+    to_shards("interhand26m-30fps", download[0], "train")
+    (path,) = cache.glob("*.npz")
+    path.write_bytes(path.read_bytes()[:500])
+    assert to_shards("interhand26m-5fps", download[0], "train")[1].damaged == []
+    assert path.stat().st_size > 500
+
+
+def test_annotations_that_end_too_early_are_named(download, to_shards):
+    path = download[0] / "annotations" / "train" / "InterHand2.6M_train_joint_3d.json"
+    path.write_text(path.read_text()[:-40])
+    with pytest.raises(ValueError, match=r"joint_3d\.json: not readable as JSON at character \d+"):
+        to_shards("interhand26m-30fps", download[0], "train")
 
 
 def test_the_real_pictures_show_the_hands_where_the_labels_say(shared_dir, tmp_path, to_shards, read_hands):

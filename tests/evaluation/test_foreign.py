@@ -167,3 +167,115 @@ def test_parameters_without_a_hand_model_are_refused(clip, tmp_path):
     np.savez(tmp_path / "one_000001_world_results.npz", trans=np.zeros((1, 2, 3)))
     with pytest.raises(ValueError, match="--hand-model"):
         read_foreign("dynhamr", tmp_path, clip, None)
+
+
+def write_obj(path, verts, faces):
+    """As trimesh writes it from HaMeR's demo: OpenGL's axes, a colour behind each vertex, normals after them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["# https://github.com/mikedh/trimesh"]
+    lines += [f"v {x:.8f} {-y:.8f} {-z:.8f} 0.65 0.74 0.86" for x, y, z in verts.tolist()]
+    lines += ["vn 0 0 1"]
+    lines += [f"f {a + 1}//1 {b + 1}//1 {c + 1}//1" for a, b, c in faces.tolist()]
+    path.write_text("\n".join(lines))
+
+
+@pytest.fixture
+def mano_like(open_hand, tmp_path_factory):
+    """The openhand under MANO's name: what the user's own file is to the readers."""
+    from haptic.files import find_asset
+
+    path = tmp_path_factory.mktemp("mano") / "MANO_RIGHT.npz"
+    with np.load(find_asset("openhand/OPENHAND_RIGHT.npz")) as file:
+        np.savez(path, **{key: file[key] for key in file.files if key != "name"})
+    return load_hand_model(path)
+
+
+def test_hamers_demo_meshes_are_placed_sided_and_given_joints(clip, perfect, mano_like, tmp_path):
+    assert mano_like.name.startswith("mano")
+    for number, name in enumerate(("right_0", "left_0")):
+        labels = clip.labels(name)
+        mesh = mano_like(labels.params if bool(labels.is_right) else mirror_params(labels.params))
+        side = torch.tensor([1.0 if bool(labels.is_right) else -1.0, 1, 1])
+        faces = mano_like.faces if bool(labels.is_right) else mano_like.faces[:, [0, 2, 1]]
+        extra = torch.tensor([[92, 38, 234], [234, 38, 239]])  # the demo closes the wrist
+        extra = extra if bool(labels.is_right) else extra[:, [0, 2, 1]]
+        for frame in range(20):
+            write_obj(tmp_path / clip.key / f"{frame:06d}_{number}.obj", mesh.verts[frame] * side,
+                      torch.cat([faces, extra]))  # fmt: skip
+    found = read_foreign("hamer", tmp_path, clip, mano_like)
+    for pair in pair_hands(clip, found)[0]:
+        off = (pair.pred - pair.target).norm(dim=-1)
+        assert off.max() < 0.003  # joints regressed from a bent hand's skin
+        assert off.mean() < 0.0008
+        assert off[:, [0, 4, 8, 12, 16, 20]].max() < 1e-4
+    assert found.hands["left_0"].verts_cam.shape == (20, 778, 3)
+    assert found.hands["left_0"].hand_model == "mano"
+    with pytest.raises(ValueError, match="--hand-model"):
+        read_foreign("wilor", tmp_path, clip, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda verts, faces: (verts[:700], faces[faces.max(1).values < 700]), "700 vertices"),
+        (lambda verts, faces: (verts, faces.flip(0) // 2), "are not MANO's"),
+    ],
+)
+def test_a_mesh_that_is_not_manos_is_refused(clip, mano_like, tmp_path, change, words):
+    verts, faces = change(torch.randn(778, 3), mano_like.faces)
+    write_obj(tmp_path / clip.key / "000000_0.obj", verts, faces)
+    with pytest.raises(ValueError, match=words):
+        read_foreign("hamer", tmp_path, clip, mano_like)
+
+
+def test_two_hands_of_a_side_in_one_frame_are_refused_in_every_format(clip, mano_like, tmp_path):
+    arrays = {"joints": np.zeros((2, 21, 3)), "cam_t": np.ones((2, 3)), "is_right": np.ones(2)}
+    (tmp_path / clip.key).mkdir()
+    np.savez(tmp_path / clip.key / "000003.npz", **arrays)
+    with pytest.raises(ValueError, match="two right hands in frame 3"):
+        read_foreign("wilor", tmp_path, clip, None)
+    (tmp_path / clip.key / "000003.npz").unlink()
+    for number in range(2):
+        write_obj(tmp_path / clip.key / f"000003_{number}.obj", torch.randn(778, 3), mano_like.faces)
+    with pytest.raises(ValueError, match="two right hands in frame 3"):
+        read_foreign("hamer", tmp_path, clip, mano_like)
+
+
+def test_wilors_vertices_come_along_with_its_joints(clip, open_hand, tmp_path):
+    labels = clip.labels("left_0")
+    mesh = open_hand(mirror_params(labels.params))
+    place = np.array([0.1, 0.0, 0.5])
+    (tmp_path / clip.key).mkdir()
+    for frame in range(20):
+        np.savez(
+            tmp_path / clip.key / f"{frame:06d}_0.npz", right=0.0, pred_cam_t_full=place,
+            pred_keypoints_3d=mesh.joints[frame].numpy() - place * [-1, 1, 1],
+            pred_vertices=mesh.verts[frame].numpy() - place * [-1, 1, 1],
+        )  # fmt: skip
+    hand = read_foreign("wilor", tmp_path, clip, None).hands["left_0"]
+    torch.testing.assert_close(hand.joints_cam.float(), labels.joints_cam, atol=1e-5, rtol=0)
+    expected = mesh.verts * torch.tensor([-1.0, 1, 1])
+    torch.testing.assert_close(hand.verts_cam.float(), expected, atol=1e-5, rtol=0)
+
+
+def test_the_last_phase_and_iteration_of_the_right_sequence_are_read(clip, mano, tmp_path):
+    def write(path, depth):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(
+            path, trans=np.tile([0.0, 0, depth], (1, 3, 1)), root_orient=np.zeros((1, 3, 3)),
+            pose_body=np.zeros((1, 3, 15, 3)), betas=np.zeros((1, 10)), is_right=np.ones((1, 3)),
+            cam_R=np.tile(np.eye(3), (1, 3, 1, 1)), cam_t=np.zeros((1, 3, 3)),
+        )  # fmt: skip
+
+    key = clip.key
+    for phase, name, depth in (
+        ("smooth_fit", f"{key}_000060", 1.0), ("prior", f"{key}_000020", 2.0), ("prior", f"{key}_000100", 3.0),
+        ("prior", f"{key}0_000200", 9.0), ("prior", f"{key}_b_000200", 9.0),
+    ):  # fmt: skip
+        write(tmp_path / phase / f"{name}_world_results.npz", depth)
+    for kind in ("dynhamr", "hawor"):
+        hand = read_foreign(kind, tmp_path, clip, mano).hands["right_0"]
+        rest = mano.rest_joints(torch.zeros(10))[0, 2]
+        torch.testing.assert_close(hand.joints_cam[:, 0, 2].float(), (3.0 + rest).expand(3), atol=1e-5, rtol=0)
+        assert hand.verts_cam.shape == (3, 778, 3)
+        assert hand.hand_model == mano.name

@@ -19,11 +19,15 @@ from haptic.training.checkpointing import CheckpointFolder, RunState
 from haptic.training.logbook import Logbook
 from haptic.training.module import TrainingModule
 from haptic.training.pictures import draw_predictions
-from haptic.training.validation import ScoredWindow, gather_windows, scored_windows, validation_scores
+from haptic.training.validation import (
+    ScoredWindow,
+    best_value,
+    gather_windows,
+    scored_windows,
+    validation_scores,
+)
 
 logger = logging.getLogger(__name__)
-
-BEST_BY = "ga_mpjpe_mm"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,9 @@ class RunKeeper(pl.Callback):
     """Keeps the books of a run. Every process counts and validates; the first one writes.
 
     All is counted in the run's own steps, not in Lightning's, which begin anew when a run is resumed.
+
+    Args:
+        compares: validate before the first step too, and write a table of before and after.
     """
 
     def __init__(
@@ -53,12 +60,14 @@ class RunKeeper(pl.Callback):
         logbook: Logbook | None,
         config: dict[str, Any],
         resumed: RunState | None = None,
+        compares: bool = False,
     ) -> None:
         self._data, self._hand_model = data, hand_model
         self._cadence, self._total_steps = cadence, total_steps
         self._checkpoints, self._logbook = checkpoints, logbook
         self._config = config
         self._resumed = resumed
+        self._compares = compares and cadence.validate is not None
         self._best = None if resumed is None else resumed.best
         self._step = 0 if resumed is None else int(resumed.module["step"])
         self._hands_seen = 0 if resumed is None else int(resumed.module["hands_seen"])
@@ -78,7 +87,11 @@ class RunKeeper(pl.Callback):
             trainer.should_stop = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count time from here: building and listing are over."""
+        """See what the weights are worth before they are changed. Then count time: building and listing are over."""
+        if self._compares and self._step == 0:
+            scores = self._validate(trainer, _ours(pl_module))
+            if trainer.is_global_zero:
+                self._report(_named(scores))
         self._saved_at = self._logged_at = self._started_at = time.monotonic()
         self._wait_logged_s = self._data.loader.wait_s
 
@@ -97,11 +110,17 @@ class RunKeeper(pl.Callback):
         if self._is_due(self._cadence.log) or self._step == 1 or is_last:
             numbers |= self._training_numbers(module)
         is_best = False
+        scores: dict[str, float] = {}
         if self._cadence.validate is not None and (self._is_due(self._cadence.validate) or is_last):
-            scores, is_best = self._validate(trainer, module)
-            numbers |= scores
+            scores = self._validate(trainer, module)
+            is_best = self._is_best(scores)
+            numbers |= _named(scores)
         if numbers and trainer.is_global_zero:
             self._report(numbers)
+        if scores and self._compares and self._logbook is not None:
+            table = self._logbook.write_before_after()
+            if is_last and table is not None:
+                logger.info("\n%s", table)
         if self._is_save_due() or is_best or is_last:
             self._save(trainer, module, is_best=is_best)
         if is_last:
@@ -148,8 +167,8 @@ class RunKeeper(pl.Callback):
         self._logged_at, self._hands_logged, self._wait_logged_s = now, self._hands_seen, wait_s
         return numbers
 
-    def _validate(self, trainer: pl.Trainer, module: TrainingModule) -> tuple[dict[str, float], bool]:
-        """Return the scores, and whether they are the best so far; the same in every process."""
+    def _validate(self, trainer: pl.Trainer, module: TrainingModule) -> dict[str, float]:
+        """Return the scores that the labels tell; the same in every process."""
         started_at, wait_s = time.monotonic(), self._data.loader.wait_s
         scores, picture = self.validate(trainer, module)
         if picture is not None and self._logbook is not None:
@@ -157,11 +176,14 @@ class RunKeeper(pl.Callback):
         # What validation took is no time of training.
         self._logged_at += time.monotonic() - started_at
         self._wait_logged_s += self._data.loader.wait_s - wait_s
-        value = scores.get(BEST_BY, float("nan"))
+        return {name: score for name, score in scores.items() if score == score}
+
+    def _is_best(self, scores: dict[str, float]) -> bool:
+        value = best_value(scores)
         is_best = value == value and (self._best is None or value < self._best)
         if is_best:
             self._best = value
-        return {f"val/{name}": score for name, score in scores.items() if score == score}, is_best
+        return is_best
 
     @torch.no_grad()
     def validate(
@@ -201,11 +223,7 @@ class RunKeeper(pl.Callback):
                 f"{numbers['hands_per_s']:.1f} hands/s",
                 f"waiting for data {100 * numbers['data_wait_share']:.0f} %",
             ]
-        parts += [
-            f"{name.removeprefix('val/').removesuffix('_mm')} {value:.1f} mm"
-            for name, value in numbers.items()
-            if name.startswith("val/")
-        ]
+        parts += [_said(name.removeprefix("val/"), value) for name, value in numbers.items() if name.startswith("val/")]
         logger.info("  ".join(parts))
 
     def _save(self, trainer: pl.Trainer, module: TrainingModule, *, is_best: bool) -> None:
@@ -221,6 +239,17 @@ class RunKeeper(pl.Callback):
             best=self._best,
         )
         self._checkpoints.save(module.network, state, hand_model_name=self._hand_model.name, is_best=is_best)
+
+
+def _named(scores: dict[str, float]) -> dict[str, float]:
+    """Return validation scores by their names in the books."""
+    return {f"val/{name}": score for name, score in scores.items()}
+
+
+def _said(name: str, value: float) -> str:
+    if name.endswith("_percent"):
+        return f"{name.removesuffix('_percent')} {value:.1f} %"
+    return f"{name.removesuffix('_mm')} {value:.1f} mm"
 
 
 def _ours(module: pl.LightningModule) -> TrainingModule:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from haptic.files import atomic_path, atomic_write
+from haptic.training.before_after import before_after_table
 from haptic.training.objective import IMAGE_PREFIX, JOINT_TERMS, REFERENCE_COUNTS
 from haptic.training.validation import SCORE_NAMES
 
@@ -45,6 +46,25 @@ class Logbook:
             rows = [row for row in csv.DictReader(file) if _step_of(row) <= step]
         with atomic_write(self.path) as file:
             file.write(_lines([{name: row.get(name, "") for name in COLUMNS} for row in rows], with_header=True))
+
+    def validations(self) -> dict[int, dict[str, float]]:
+        """Return the validation scores that are written down, by step."""
+        if not self.path.is_file():
+            return {}
+        with self.path.open(newline="") as file:
+            rows = [
+                (_step_of(row), {name: row.get(f"val/{name}") for name in SCORE_NAMES}) for row in csv.DictReader(file)
+            ]
+        told = {step: {name: float(text) for name, text in scores.items() if text} for step, scores in rows}
+        return {step: scores for step, scores in told.items() if scores}
+
+    def write_before_after(self) -> str | None:
+        """Write and return the table of before and after, if step 0 was validated."""
+        table = before_after_table(self.validations())
+        if table is not None:
+            with atomic_write(self._folder / "before_after.md") as file:
+                file.write(table.encode())
+        return table
 
     def write(self, step: int, numbers: Mapping[str, float]) -> None:
         """Add a row; it is on disk when this returns."""

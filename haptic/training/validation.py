@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from haptic.data.batches import ClipBatch
-from haptic.geometry.lift import chain_depth, lift_at_depth
+from haptic.geometry.lift import chain_depth, lift_at_depth, project_to_crop, translation_in_crop
 from haptic.hand.model import HandModel
 from haptic.metrics import acc_norm, fa_mpjpe, ga_mpjpe, pa_mpjpe, ra_mpjpe
 from haptic.records import HandPrediction, Record, RecordT
@@ -38,13 +38,19 @@ class WindowLabels(Record):
     joints_cam: Float[Tensor, "B T 21 3"]
     joints_weight: Float[Tensor, "B T 21"]
     place_weight: Float[Tensor, "B T"]
+    joints_crop: Float[Tensor, "B T 21 2"]
+    joints_img_weight: Float[Tensor, "B T 21"]
     box_center_img: Float[Tensor, "B T 2"]
     K: Float[Tensor, "B T 3 3"]
 
 
 @dataclass(frozen=True)
 class TrackScore:
-    """The errors of one track, in mm; NaN where its labels do not tell. ACC-NORM is in mm per frame squared."""
+    """The errors of one track, in mm; NaN where its labels do not tell. ACC-NORM is in mm per frame squared.
+
+    The 2D error is in percent of the square that the network sees; `num_frames_img` frames have it, the others'
+    `num_frames`.
+    """
 
     ga_mpjpe_mm: float
     fa_mpjpe_mm: float
@@ -52,9 +58,18 @@ class TrackScore:
     ra_mpjpe_mm: float
     acc_norm_mm: float
     num_frames: int
+    img_error_percent: float = math.nan
+    num_frames_img: int = 0
 
 
-SCORE_NAMES = tuple(one.name for one in fields(TrackScore) if one.name != "num_frames")
+IMG_ERROR = "img_error_percent"
+BEST_BY = "ga_mpjpe_mm"
+SCORE_NAMES = tuple(one.name for one in fields(TrackScore) if not one.name.startswith("num_frames"))
+
+
+def best_value(scores: Mapping[str, float]) -> float:
+    """Return what checkpoints are compared by: GA-MPJPE, or the 2D error where no places are known; NaN for neither."""
+    return next((scores[name] for name in (BEST_BY, IMG_ERROR) if not math.isnan(scores.get(name, math.nan))), math.nan)
 
 
 def scored_windows(prediction: HandPrediction, batch: ClipBatch) -> list[tuple[str, ScoredWindow]]:
@@ -65,6 +80,8 @@ def scored_windows(prediction: HandPrediction, batch: ClipBatch) -> list[tuple[s
         joints_cam=batch.targets.joints_cam,
         joints_weight=batch.targets.joints_cam_weight,
         place_weight=batch.place_weight * batch.camera_weight,
+        joints_crop=batch.joints_crop,
+        joints_img_weight=batch.targets.joints_img_weight,
         box_center_img=batch.box_center_img,
         K=batch.camera.K,
     )
@@ -92,10 +109,11 @@ def validation_scores(windows: Iterable[tuple[str, ScoredWindow]], hand_model: H
     tracks: dict[str, list[ScoredWindow]] = defaultdict(list)
     for key, window in windows:
         tracks[key].append(window)
-    scores = [score_track(*join_track(tracks[key], hand_model)) for key in sorted(tracks)]
+    scores = [_score_windows(tracks[key], hand_model) for key in sorted(tracks)]
     means: dict[str, float] = {}
     for name in SCORE_NAMES:
-        told = [(getattr(one, name), one.num_frames) for one in scores if not math.isnan(getattr(one, name))]
+        frames = "num_frames_img" if name == IMG_ERROR else "num_frames"
+        told = [(getattr(one, name), getattr(one, frames)) for one in scores if not math.isnan(getattr(one, name))]
         means[name] = sum(value * frames for value, frames in told) / sum(f for _, f in told) if told else math.nan
     return means
 
@@ -104,6 +122,33 @@ def join_track(
     windows: list[ScoredWindow], hand_model: HandModel
 ) -> tuple[Float[Tensor, "T 21 3"], Float[Tensor, "T 21 3"], Float[Tensor, "T 21"], Float[Tensor, " T"]]:
     """Return predicted and true joints of a track in its camera, the joints' weights, and whether places are known."""
+    prediction, labels, relative = _join_windows(windows)
+    is_placed = labels.place_weight[0, 0] > 0
+    rest_wrist_depth = hand_model.rest_joints(prediction.betas[0, :1])[0, 0, 2]
+    start = torch.where(is_placed, labels.joints_cam[0, 0, 0, 2] - rest_wrist_depth, torch.ones_like(relative[0]))
+    transl = lift_at_depth(prediction.shift_crop[0], labels.box_center_img[0], start + relative, labels.K[0])
+    joints = hand_model.joints(params_at(prediction, transl[None]))[0]
+    return joints, labels.joints_cam[0], labels.joints_weight[0], labels.place_weight[0]
+
+
+def _score_windows(windows: list[ScoredWindow], hand_model: HandModel) -> TrackScore:
+    score = score_track(*join_track(windows, hand_model))
+    prediction, labels, _relative = _join_windows(windows)
+    joints = hand_model.joints(params_at(prediction, torch.zeros_like(prediction.betas[..., :3])))
+    joints_crop = project_to_crop(joints, translation_in_crop(prediction.scale, prediction.shift_crop))
+    weight = labels.joints_img_weight
+    if not bool((weight > 0).any()):
+        return score
+    off = (joints_crop - torch.where(weight[..., None] > 0, labels.joints_crop, joints_crop)).norm(dim=-1)
+    return replace(
+        score,
+        img_error_percent=100 * float((weight * off).sum() / weight.sum()),
+        num_frames_img=int((weight.sum(-1) > 0).sum()),
+    )
+
+
+def _join_windows(windows: list[ScoredWindow]) -> tuple[HandPrediction, WindowLabels, Float[Tensor, " T"]]:
+    """Return a track's answers and labels, every frame once, and the chained depth about its first frame."""
     windows = sorted(windows, key=lambda one: int(one.labels.frame_index[0, 0]))
     first = int(windows[0].labels.frame_index[0, 0])
     frames = [(one.labels.frame_index[0] - first).tolist() for one in windows]
@@ -116,12 +161,7 @@ def join_track(
     relative = chain_depth(frames, keep, [one.prediction.depth[0] for one in windows])
     prediction = _kept([one.prediction for one in windows], keep)
     labels = _kept([one.labels for one in windows], keep)
-    is_placed = labels.place_weight[0, 0] > 0
-    rest_wrist_depth = hand_model.rest_joints(prediction.betas[0, :1])[0, 0, 2]
-    start = torch.where(is_placed, labels.joints_cam[0, 0, 0, 2] - rest_wrist_depth, torch.ones_like(relative[0]))
-    transl = lift_at_depth(prediction.shift_crop[0], labels.box_center_img[0], start + relative, labels.K[0])
-    joints = hand_model.joints(params_at(prediction, transl[None]))[0]
-    return joints, labels.joints_cam[0], labels.joints_weight[0], labels.place_weight[0]
+    return prediction, labels, relative
 
 
 def score_track(

@@ -14,7 +14,14 @@ from haptic.records import HandPrediction
 from haptic.training.checkpointing import CheckpointFolder, RunState, changed_fields, read_run
 from haptic.training.logbook import Logbook
 from haptic.training.pictures import PREDICTED, TILE_PX, TRUE, draw_predictions
-from haptic.training.validation import gather_windows, join_track, scored_windows, validation_scores
+from haptic.training.validation import (
+    IMG_ERROR,
+    best_value,
+    gather_windows,
+    join_track,
+    scored_windows,
+    validation_scores,
+)
 
 
 @pytest.fixture
@@ -146,8 +153,49 @@ def test_a_perfect_network_has_no_error_however_its_windows_come(open_hand, make
     clips = make_clips(1, 20)
     windows = windows_of(clips, true_prediction(clips), [(12, 20), (0, 8), (7, 15)])
     scores = validation_scores(gather_windows(windows), open_hand)
-    assert set(scores) == {"ga_mpjpe_mm", "fa_mpjpe_mm", "pa_mpjpe_mm", "ra_mpjpe_mm", "acc_norm_mm"}
+    assert set(scores) == {"ga_mpjpe_mm", "fa_mpjpe_mm", "pa_mpjpe_mm", "ra_mpjpe_mm", "acc_norm_mm", IMG_ERROR}
+    # The network's weak camera sees a hand without the perspective that the labels have.
+    assert scores.pop(IMG_ERROR) < 3
     assert all(value < 0.05 for value in scores.values()), scores
+    assert best_value(scores) == scores["ga_mpjpe_mm"]
+
+
+def test_2d_labels_alone_tell_how_far_off_the_joints_are_in_the_square(open_hand, make_clips):
+    clips = make_clips(1, 12)
+    hidden = torch.zeros_like(clips.targets.joints_cam_weight)
+    clips = replace(clips, targets=replace(clips.targets, joints_cam_weight=hidden))
+    spans = [(0, 8), (4, 12)]
+    aside = replace(true_prediction(clips), shift_crop=true_prediction(clips).shift_crop + torch.tensor([0.0, 1e-2]))
+    exact, off = (
+        validation_scores(windows_of(clips, one, spans), open_hand) for one in (true_prediction(clips), aside)
+    )
+    assert [name for name, value in off.items() if not np.isnan(value)] == [IMG_ERROR]
+    # A centimetre at this depth, in shares of the square; what perspective adds is small beside it.
+    expected = 100 * (1e-2 * clips.camera.K[..., 0, 0] / clips.targets.joints_cam[..., 0, 2] / clips.box_side_px).mean()
+    assert off[IMG_ERROR] == pytest.approx(float(expected), abs=exact[IMG_ERROR])
+    assert best_value(off) == off[IMG_ERROR]
+    assert np.isnan(best_value({}))
+
+
+def test_before_and_after_are_compared_where_labels_tell(tmp_path):
+    logbook = Logbook(tmp_path)
+    assert logbook.write_before_after() is None
+    logbook.write(0, {"val/ga_mpjpe_mm": 50.0, "val/pa_mpjpe_mm": 8.0, "val/acc_norm_mm": 0.0})
+    logbook.write(10, {"train/loss": 1.0})
+    assert logbook.write_before_after() is None
+    logbook.write(20, {"val/ga_mpjpe_mm": 30.0, "val/pa_mpjpe_mm": 6.0, "val/acc_norm_mm": 1.0})
+    assert logbook.write_before_after().splitlines() == [
+        "| validation | before | after 20 steps | change |",
+        "|---|---|---|---|",
+        "| GA-MPJPE, mm | 50.0 | 30.0 | -40.0 % |",
+        "| PA-MPJPE, mm | 8.00 | 6.00 | -25.0 % |",
+        "| ACC-NORM, mm/frame² | 0.00 | 1.00 |  |",
+    ]
+    logbook.write(30, {"val/ga_mpjpe_mm": 40.0, "val/pa_mpjpe_mm": 5.0, "val/acc_norm_mm": 1.0})
+    table = logbook.write_before_after()
+    assert table == (tmp_path / "before_after.md").read_text()
+    assert table.splitlines()[0] == "| validation | before | after 30 steps | change | best.ckpt, step 20 | change |"
+    assert table.splitlines()[2] == "| GA-MPJPE, mm | 50.0 | 40.0 | -20.0 % | 30.0 | -40.0 % |"
 
 
 def test_depth_is_chained_from_window_to_window(open_hand, make_clips):

@@ -128,6 +128,48 @@ def test_a_run_can_start_from_the_weights_of_another(tiny_yaml, tmp_path):
         torch.testing.assert_close(before, after, msg=name)
 
 
+def test_a_run_from_weights_compares_before_and_after_if_cut_off_too(tiny_yaml, tmp_path, crash_at, monkeypatch):
+    assert run(tiny_yaml, "--run.out", tmp_path / "first", "--optim.total_steps", 2) == 0
+    arguments = ["--run.init", tmp_path / "first/last.ckpt", "--run.validate_every_steps", 3]
+    assert run(tiny_yaml, *arguments, "--run.out", tmp_path / "whole") == 0
+    rows = rows_of(tmp_path / "whole")
+    assert [row["step"] for row in rows] == ["0", "1", "2", "3", "4", "5", "6"]
+    assert rows[0]["train/loss"] == ""
+    assert float(rows[0]["val/ga_mpjpe_mm"]) > 0
+    table = (tmp_path / "whole/before_after.md").read_text()
+    for name in ("GA-MPJPE", "FA-MPJPE", "PA-MPJPE", "RA-MPJPE", "ACC-NORM", "2D error"):
+        assert f"| {name}, " in table
+    assert f"{float(rows[0]['val/ga_mpjpe_mm']):.1f} | {float(rows[6]['val/ga_mpjpe_mm']):.1f} |" in table
+    crash_at(4)
+    with pytest.raises(Crash):
+        run(tiny_yaml, *arguments)
+    monkeypatch.undo()
+    assert run(tiny_yaml, *arguments) == 0
+    assert exact_rows(tmp_path / "run") == exact_rows(tmp_path / "whole")
+    assert (tmp_path / "run/before_after.md").read_text() == table
+
+
+def test_a_run_that_never_saved_looks_again_before_its_first_step(tiny_yaml, tmp_path, crash_at, monkeypatch):
+    assert run(tiny_yaml, "--run.out", tmp_path / "first", "--optim.total_steps", 1) == 0
+    arguments = ["--run.init", tmp_path / "first/last.ckpt", "--run.validate_every_steps", 2, "--optim.total_steps", 2]
+    crash_at(1)
+    with pytest.raises(Crash):
+        run(tiny_yaml, *arguments)
+    monkeypatch.undo()
+    assert run(tiny_yaml, *arguments) == 0
+    assert [row["step"] for row in rows_of(tmp_path / "run")] == ["0", "1", "2"]
+
+
+def test_validation_before_the_first_step_changes_no_loss(tiny_yaml, tmp_path):
+    assert run(tiny_yaml, "--run.out", tmp_path / "first", "--optim.total_steps", 1) == 0
+    arguments = ["--run.init", tmp_path / "first/last.ckpt", "--optim.total_steps", 3]
+    assert run(tiny_yaml, *arguments, "--run.out", tmp_path / "blind") == 0
+    assert not (tmp_path / "blind/before_after.md").exists()
+    assert run(tiny_yaml, *arguments, "--run.validate_every_steps", 3) == 0
+    losses = [[row["train/loss"] for row in rows_of(tmp_path / name)] for name in ("blind", "run")]
+    assert losses[1] == ["", *losses[0]]
+
+
 def test_weights_of_another_size_are_refused(tiny_yaml, tmp_path, capsys):
     assert run(tiny_yaml, "--run.out", tmp_path / "first", "--optim.total_steps", 1) == 0
     weights = tmp_path / "first/last.ckpt"

@@ -2,24 +2,25 @@
 
     python benchmarks/pipeline.py VIDEO [--repeat-frames 10000]
 
-The first table is one run of everything `infer.py VIDEO` does. With `--repeat-frames` the video is looped to that many
-frames and reconstructed without pictures, to show how memory grows with length.
+The first table is one run of everything `infer.py VIDEO` does. With `--repeat-frames` the video is written again and
+again into films of a tenth of that many frames and of all of them, and the whole program runs on each, but for the
+overlay, in a process of its own: how memory grows with length. `benchmarks/length.py` says which stage needs what.
 """
 
 import argparse
 import json
 import os
 import resource
+import subprocess
+import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from haptic.cli.main import main
-from haptic.perception.video import Frame, VideoSource, open_video
-from haptic.pipeline import reconstruct
+from haptic.perception.video import open_video
+from haptic.vis.film import open_film
 
 
 def peak_rss_mb() -> float:
@@ -27,40 +28,22 @@ def peak_rss_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def rss_mb() -> float:
-    """Return the memory this process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def write_film(video: Path, film_path: Path, num_frames: int) -> None:
+    """Write a video again and again into one film of so many frames."""
+    source = open_video(video)
+    with open_film(film_path, fps=source.info.fps) as film:
+        written = 0
+        while written < num_frames:
+            for frame in islice(source.frames(), num_frames - written):
+                film.add(frame.image, written / source.info.fps)
+                written += 1
 
 
-class Looped:
-    """A video played again and again, as one long video."""
-
-    def __init__(self, source: VideoSource, num_frames: int) -> None:
-        self.info = replace(source.info, num_frames=num_frames)
-        self.warning = None
-        self.num_decoded = num_frames
-        self._source = source
-        self._num_frames = num_frames
-
-    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
-        """Yield frames with growing index and time."""
-        index = 0
-        end = self._num_frames if stop is None else min(stop, self._num_frames)
-        while index < end:
-            for frame in self._source.frames():
-                if index >= end:
-                    return
-                if index >= start:
-                    yield Frame(index, index / self.info.fps, frame.image)
-                index += 1
-
-
-def whole_program(video: Path) -> None:
+def whole_program(video: Path, *flags: str) -> None:
     """Run everything once and print seconds per stage."""
     with tempfile.TemporaryDirectory() as out:
         started, cpu_started = time.perf_counter(), time.process_time()
-        code = main([str(video), "--out", out, "--quiet"])
+        code = main([str(video), "--out", out, "--quiet", *flags])
         seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
         summary = json.loads((Path(out) / video.stem / "summary.json").read_text())
     print(f"{video.name}: exit {code}, {summary['video']['frames']} frames, {summary['hands_found']} hands")
@@ -71,35 +54,21 @@ def whole_program(video: Path) -> None:
 
 
 def memory_over_length(video: Path, num_frames: int) -> None:
-    """Print memory while a long video is worked through, without outputs."""
-    samples: list[float] = []
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(1.0):
-            samples.append(rss_mb())
-
+    """Run the whole program, but for the overlay, on a short and on a long film, each in its own process."""
     for length in (num_frames // 10, num_frames):
-        samples.clear()
-        done.clear()
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        started = time.perf_counter()
-        result = reconstruct(Looped(open_video(video), length))
-        done.set()
-        watcher.join()
-        print(
-            f"{length} frames: memory at most {max(samples):.0f} MB, {time.perf_counter() - started:.0f} s, "
-            f"{len(result.reconstruction.hands)} tracks"
-        )
+        with tempfile.TemporaryDirectory() as folder:
+            film_path = Path(folder) / f"{length}_frames.mp4"
+            write_film(video, film_path, length)
+            subprocess.run([sys.executable, __file__, str(film_path), "--no-overlay"], check=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("video", type=Path)
     parser.add_argument("--repeat-frames", type=int, default=0)
+    parser.add_argument("--no-overlay", action="store_true")
     options = parser.parse_args()
     if options.repeat_frames:
         memory_over_length(options.video, options.repeat_frames)
     else:
-        whole_program(options.video)
+        whole_program(options.video, *(["--no-overlay"] if options.no_overlay else []))

@@ -8,7 +8,7 @@ import json
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ def write_glb(path: Path, result: Reconstruction, model: HandModel) -> float:
         scene.add_hand(name, trajectory, rig)
         worst_mm = max(worst_mm, skin_error_mm(model, trajectory, rig))
     with atomic_write(path) as file:
-        file.write(scene.pack())
+        scene.write(file)
     return worst_mm
 
 
@@ -151,9 +151,11 @@ class _Scene:
 
     def _animate_hand(self, trajectory: Trajectory, rig: Rig, bones: list[int]) -> None:
         times = self._add_times(increasing_times(trajectory.time_s.numpy() - self.start_s))
-        local = _local_rotations(rig.T_world_bone)
-        for bone in range(local.shape[1]):
-            self._animate(bones[bone], "rotation", times, _quats(local[:, bone]))
+        for bone, parent in enumerate(BONE_PARENTS[: rig.T_world_bone.shape[1]]):
+            rotation = rig.T_world_bone[:, bone, :3, :3]  # one bone at a time: a film has many frames
+            if parent >= 0:
+                rotation = rig.T_world_bone[:, parent, :3, :3].transpose(0, 2, 1) @ rotation
+            self._animate(bones[bone], "rotation", times, _quats(rotation))
         self._animate(bones[0], "translation", times, rig.T_world_bone[:, 0, :3, 3] @ FLIP)
         changes = visibility_changes(trajectory.frame_index.numpy(), len(self.frame_time_s))
         frames = np.array([frame for frame, _ in changes])
@@ -195,8 +197,8 @@ class _Scene:
         self.tables["accessors"].append(accessor)
         return len(self.tables["accessors"]) - 1
 
-    def pack(self) -> bytes:
-        """Return the file: a header, the JSON and the buffer, each padded to four bytes."""
+    def write(self, file: BinaryIO) -> None:
+        """Write a header, the JSON and the buffer, each padded to four bytes."""
         document: dict[str, Any] = {
             "asset": {
                 "version": "2.0",
@@ -210,14 +212,15 @@ class _Scene:
         document |= {key: table for key, table in self.tables.items() if table}
         if self.channels:
             document["animations"] = [{"name": "reconstruction", "channels": self.channels, "samplers": self.samplers}]
-        chunks = []
+        self.binary += b"\0" * (-len(self.binary) % 4)
         if self.binary:
             document["buffers"] = [{"byteLength": len(self.binary)}]
-            chunks.append(_chunk(BINARY_CHUNK, bytes(self.binary), b"\0"))
         text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
-        chunks.insert(0, _chunk(JSON_CHUNK, text, b" "))
-        body = b"".join(chunks)
-        return struct.pack("<4sII", b"glTF", 2, 12 + len(body)) + body
+        chunks = [(JSON_CHUNK, text + b" " * (-len(text) % 4))] + ([(BINARY_CHUNK, self.binary)] if self.binary else [])
+        file.write(struct.pack("<4sII", b"glTF", 2, 12 + sum(8 + len(data) for _, data in chunks)))
+        for kind, data in chunks:
+            file.write(struct.pack("<II", len(data), kind))
+            file.write(data)
 
 
 def increasing_times(times_s: np.ndarray) -> np.ndarray:
@@ -259,8 +262,3 @@ def _linear(color: tuple[float, float, float]) -> list[float]:
     """Return a screen colour (sRGB) as glTF wants it: linear."""
     value = np.asarray(color)
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).tolist()
-
-
-def _chunk(kind: int, data: bytes, filler: bytes) -> bytes:
-    data += filler * (-len(data) % 4)
-    return struct.pack("<II", len(data), kind) + data

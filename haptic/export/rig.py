@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from haptic.geometry.transforms import apply_transform
 from haptic.hand.joints import JOINT_NAMES, MANO_NAMES, MANO_PARENTS, PARENTS_21
 from haptic.hand.mirror import mirror_params, mirror_points, mirror_transform
-from haptic.hand.model import HandModel, trajectory_faces, trajectory_mesh
+from haptic.hand.model import HandModel, in_runs, trajectory_faces, trajectory_mesh
 from haptic.records import Trajectory
 
 MAX_INFLUENCES = 4  # bones per vertex that viewers agree on
@@ -44,12 +44,12 @@ def make_rig(model: HandModel, trajectory: Trajectory) -> Rig:
         rest_verts = model.layer.v_template + torch.einsum("vcb,b->vc", model.layer.shapedirs, betas)
         rest_bones = model.rest_joints(betas)
         rest_tips = model.tip_template + torch.einsum("vcb,b->vc", model.tip_shapedirs, betas)
-        T_cam_bone = model.bone_transforms(params)
         rest_bones = torch.cat([rest_bones, rest_tips])
+        T_world_bone = in_runs(model.bone_transforms, params)
         if not is_right:
             rest_verts, rest_bones = mirror_points(rest_verts), mirror_points(rest_bones)
-            T_cam_bone = mirror_transform(T_cam_bone)
-        T_world_bone = trajectory.camera.T_world_cam[:, None].to(T_cam_bone) @ T_cam_bone
+            T_world_bone = mirror_transform(T_world_bone)
+        T_world_bone = trajectory.camera.T_world_cam[:, None].to(T_world_bone) @ T_world_bone
     skin_bones, skin_weights = strongest_bones(model.weights.cpu().numpy())
     return Rig(
         rest_verts=rest_verts.cpu().numpy(),

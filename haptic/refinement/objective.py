@@ -26,7 +26,7 @@ from haptic.losses.priors import initial_place_loss, initial_pose_loss, shape_pr
 from haptic.losses.robust import geman_mcclure_slope
 from haptic.losses.smoothness import acceleration_loss, angular_acceleration_loss
 from haptic.records import HandParams
-from haptic.refinement.observations import Observations
+from haptic.refinement.observations import LongObservations, Observations
 from haptic.refinement.stages import StageConfig
 from haptic.refinement.variables import FRAME_COLUMNS, FRAME_SIZE, SHAPE_SIZE, Variables, free_columns
 
@@ -56,7 +56,7 @@ class Objective:
         self,
         model: HandModel,
         landmark_model: LandmarkModel,
-        observations: Observations,
+        observations: Observations | LongObservations,
         stage: StageConfig,
         *,
         chunk_frames: int,
@@ -134,7 +134,9 @@ class Objective:
             return total.detach()
 
         value = self._sum_over_chunks(variables, add)
-        return value, frame_gradient[..., self.columns], shape_gradient[:, : self.num_shape_columns]
+        if len(self.columns) < FRAME_SIZE:
+            frame_gradient = frame_gradient[..., self.columns]
+        return value, frame_gradient, shape_gradient[:, : self.num_shape_columns]
 
     def curvature(self, variables: Variables, chunk: int) -> NormalBlocks:
         """Return the Gauss-Newton normal equations of the frames of one chunk."""
@@ -287,7 +289,7 @@ def _projection_jacobian(points: Tensor, K: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([across, along], dim=-1), project(points, K)
 
 
-def _second_difference_bands(observations: Observations) -> list[Float[Tensor, "B T"]]:
+def _second_difference_bands(observations: Observations | LongObservations) -> list[Float[Tensor, "B T"]]:
     """Return what ties a frame to itself and the next two when accelerations are squared and summed."""
     bands = [torch.zeros_like(observations.time_s) for _ in range(3)]
     for track, time_s in enumerate(observations.time_s):

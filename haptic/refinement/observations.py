@@ -1,5 +1,6 @@
 """What tracks say about hands, laid side by side for the solver: right hands, double precision, one length."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -47,52 +48,81 @@ class Observations(Record):
         )
 
 
+class LongObservations:
+    """The same of whole tracks, made run by run when asked for: of a film nothing is copied but its times.
+
+    `pairs` are trajectories and tracks as the camera saw them, in any precision; `landmark_scales` bring each track's
+    metric joints to its hand's size; `spread` is the standard deviation of each joint as a share of the box.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[tuple[Trajectory, HandTrack]],
+        landmark_scales: Sequence[Float[Tensor, ""]],
+        spread: Float[Tensor, " 21"],
+    ) -> None:
+        self._pairs, self._landmark_scales, self._spread = pairs, landmark_scales, spread
+        lengths = [len(track.time_s) for _, track in pairs]
+        longest = max(lengths)
+        self.time_s = torch.stack(
+            [track.time_s.double()[torch.arange(longest).clamp(max=len(track.time_s) - 1)] for _, track in pairs]
+        )
+        self.frame_weight, self.centre_weight = torch.zeros_like(self.time_s), torch.zeros_like(self.time_s)
+        for row, num_frames in enumerate(lengths):
+            self.frame_weight[row, :num_frames] = 1
+            self.centre_weight[row, 1 : max(num_frames - 1, 1)] = 1
+            self.time_s[row, num_frames:] += torch.arange(1, longest - num_frames + 1)
+
+    def frames(self, start: int, stop: int) -> Observations:
+        """Return frames start ... stop - 1 of every track; the shorter ones go on with their last frame, no weight."""
+        runs = [_run_of(pair, start, stop) for pair in self._pairs]
+        trajectories, tracks = [run[0] for run in runs], [run[1] for run in runs]
+        frame_weight = self.frame_weight[:, start:stop]
+        observed = torch.stack([track.observed for track in tracks]).to(frame_weight) * frame_weight
+        scaled = [
+            track.landmarks @ view_rotation(track.box_center_img, trajectory.camera.K).mT * scale
+            for trajectory, track, scale in zip(trajectories, tracks, self._landmark_scales, strict=True)
+        ]
+        joints_img_weight = torch.stack([track.joints_img_weight for track in tracks])
+        initial = [trajectory.params for trajectory in trajectories]
+        return Observations(
+            joints_img=torch.stack([track.joints_img for track in tracks]),
+            joints_img_weight=joints_img_weight * observed[..., None] * (REFERENCE_SPREAD / self._spread).square(),
+            box_side_px=torch.stack([track.box_side_px for track in tracks]).clamp(min=MIN_BOX_PX),
+            landmarks=torch.stack(scaled),
+            landmarks_weight=torch.stack([track.landmarks_weight for track in tracks]) * observed,
+            time_s=self.time_s[:, start:stop],
+            frame_weight=frame_weight,
+            centre_weight=self.centre_weight[:, start:stop],
+            K=torch.stack([trajectory.camera.K for trajectory in trajectories]),
+            T_world_cam=torch.stack([trajectory.camera.T_world_cam for trajectory in trajectories]),
+            initial=HandParams(
+                global_orient=torch.stack([params.global_orient for params in initial]),
+                hand_pose=torch.stack([params.hand_pose for params in initial]),
+                betas=torch.stack([params.betas for params in initial]),
+                transl=torch.stack([params.transl for params in initial]),
+            ),
+        )
+
+
 def observe(
     trajectories: list[Trajectory], tracks: list[HandTrack], points: list[Tensor], spread: Float[Tensor, " 21"]
 ) -> Observations:
-    """Lay right hands' tracks side by side; the shorter ones go on with their last frame and no weight.
+    """Lay tracks side by side, whole; the shorter ones go on with their last frame and no weight.
 
     `points` are each trajectory's points (T 21 3), which say how large a detector's metric joints should be; `spread`
     is the standard deviation of each joint as a share of the box.
     """
-    longest = max(len(track.time_s) for track in tracks)
-    ending = [torch.arange(longest).clamp(max=len(track.time_s) - 1) for track in tracks]
-    initial = [trajectory.params[index] for trajectory, index in zip(trajectories, ending, strict=True)]
-    seen = [track[index] for track, index in zip(tracks, ending, strict=True)]
-    cameras = [trajectory.camera[index] for trajectory, index in zip(trajectories, ending, strict=True)]
-    time_s = torch.stack([track.time_s for track in seen])
-    frame_weight, centre_weight = torch.zeros_like(time_s), torch.zeros_like(time_s)
-    for row, track in enumerate(tracks):
-        num_frames = len(track.time_s)
-        frame_weight[row, :num_frames] = 1
-        centre_weight[row, 1 : max(num_frames - 1, 1)] = 1
-        time_s[row, num_frames:] += torch.arange(1, longest - num_frames + 1).to(time_s)
-    observed = torch.stack([track.observed for track in seen]).to(time_s) * frame_weight
-    scaled = [
-        track.landmarks
-        @ view_rotation(track.box_center_img, camera.K).mT
-        * _landmark_scale(own_points, full.landmarks, full.landmarks_weight * full.observed)
-        for track, full, camera, own_points in zip(seen, tracks, cameras, points, strict=True)
-    ]
-    joints_img_weight = torch.stack([track.joints_img_weight for track in seen])
-    return Observations(
-        joints_img=torch.stack([track.joints_img for track in seen]),
-        joints_img_weight=joints_img_weight * observed[..., None] * (REFERENCE_SPREAD / spread).square(),
-        box_side_px=torch.stack([track.box_side_px for track in seen]).clamp(min=MIN_BOX_PX),
-        landmarks=torch.stack(scaled),
-        landmarks_weight=torch.stack([track.landmarks_weight for track in seen]) * observed,
-        time_s=time_s,
-        frame_weight=frame_weight,
-        centre_weight=centre_weight,
-        K=torch.stack([camera.K for camera in cameras]),
-        T_world_cam=torch.stack([camera.T_world_cam for camera in cameras]),
-        initial=HandParams(
-            global_orient=torch.stack([params.global_orient for params in initial]),
-            hand_pose=torch.stack([params.hand_pose for params in initial]),
-            betas=torch.stack([params.betas for params in initial]),
-            transl=torch.stack([params.transl for params in initial]),
-        ),
-    )
+    scales = [landmark_scale(own, track) for own, track in zip(points, tracks, strict=True)]
+    whole = LongObservations(list(zip(trajectories, tracks, strict=True)), scales, spread)
+    return whole.frames(0, whole.time_s.shape[1])
+
+
+def _run_of(pair: tuple[Trajectory, HandTrack], start: int, stop: int) -> tuple[Trajectory, HandTrack]:
+    """Return frames of one pair as a right hand in double precision; after its end comes its last frame."""
+    trajectory, track = pair
+    index = torch.arange(start, stop).clamp(max=len(track.time_s) - 1)
+    return as_right_hand(in_double(trajectory[index]), in_double(track[index]))
 
 
 def as_right_hand(trajectory: Trajectory, track: HandTrack) -> tuple[Trajectory, HandTrack]:
@@ -115,16 +145,16 @@ def in_double(record: RecordT) -> RecordT:
     return type(record)(**{name: doubled(value) for name, value in vars(record).items()})
 
 
-def _landmark_scale(points: Tensor, landmarks: Tensor, weight: Tensor) -> Tensor:
+def landmark_scale(points: Float[Tensor, "T 21 3"], track: HandTrack) -> Float[Tensor, ""]:
     """Return what brings a detector's metric joints to the hand's size: they know its form, not how large it is."""
 
     def spread(values: Tensor) -> Tensor:
         return (values - values.mean(-2, keepdim=True)).square().sum((-1, -2)).sqrt()
 
-    known = weight > 0
+    known = (track.landmarks_weight > 0) & track.observed
     if not known.any():
         return points.new_ones(())
-    return (spread(points)[known] / spread(landmarks)[known].clamp(min=1e-9)).median()
+    return (spread(points)[known] / spread(track.landmarks.to(points))[known].clamp(min=1e-9)).median()
 
 
 def _cut(record: RecordT, start: int, stop: int) -> RecordT:

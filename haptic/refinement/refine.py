@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from haptic.hand.landmarks import LandmarkModel, detector_landmarks, load_landmark_model
 from haptic.hand.mirror import mirror_params
 from haptic.hand.model import HandModel, in_runs
 from haptic.records import HandParams, HandTrack, Trajectory
 from haptic.refinement.objective import Objective
-from haptic.refinement.observations import as_right_hand, in_double, observe
+from haptic.refinement.observations import LongObservations, in_double, landmark_scale
 from haptic.refinement.report import RefinementReport, StageReport, measure_quality
 from haptic.refinement.solver import minimise
 from haptic.refinement.stages import RefinementConfig
@@ -49,7 +50,7 @@ def refine(
     results: dict[int, tuple[Trajectory, RefinementReport]] = {}
     for group in _groups([len(track.time_s) for track in tracks]):
         started = time.perf_counter()
-        pairs = [as_right_hand(in_double(trajectories[number]), in_double(tracks[number])) for number in group]
+        pairs = [(trajectories[number], tracks[number]) for number in group]
         solved, stages = _solve(solver_model, pairs, config, landmark_model, on_stage)
         seconds = time.perf_counter() - started
         for row, number in enumerate(group):
@@ -70,16 +71,10 @@ def _solve(
     landmark_model: LandmarkModel,
     on_stage: Callable[[str], None] | None,
 ) -> tuple[Variables, list[list[StageReport]]]:
-    """Run the stages over right hands; also return what each stage did to each."""
-    trajectories, tracks = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    points = [
-        in_runs(lambda run: detector_landmarks(model, run, landmark_model), trajectory.params)
-        for trajectory in trajectories
-    ]
-    observations = observe(trajectories, tracks, points, landmark_model.spread)
-    initial = observations.initial
-    shape = torch.stack([trajectory.params.betas.mean(0) for trajectory in trajectories])
-    variables = Variables(initial.global_orient, initial.hand_pose, initial.transl, shape)
+    """Run the stages; return right hands, and what each stage did to each."""
+    scales = [_landmark_scale(model, pair, landmark_model) for pair in pairs]
+    observations = LongObservations(pairs, scales, landmark_model.spread)
+    variables = _start(pairs)
     reports: list[list[StageReport]] = [[] for _ in pairs]
     for stage in config.stages:
         if on_stage is not None:
@@ -91,6 +86,33 @@ def _solve(
             before, after = float(solution.value_before[row]), float(solution.value[row])
             report.append(StageReport(stage.name, int(solution.steps[row]), before, after))
     return variables, reports
+
+
+def _landmark_scale(model: HandModel, pair: tuple[Trajectory, HandTrack], landmark_model: LandmarkModel) -> Tensor:
+    def points(params: HandParams) -> Tensor:
+        params = in_double(params)
+        params = params if pair[0].is_right else mirror_params(params)
+        return detector_landmarks(model, params, landmark_model)
+
+    return landmark_scale(in_runs(points, pair[0].params), pair[1])
+
+
+def _start(pairs: list[tuple[Trajectory, HandTrack]]) -> Variables:
+    """Return the trajectories side by side as right hands, one shape each; the shorter stay at their last frame."""
+    num_frames = max(len(trajectory.time_s) for trajectory, _ in pairs)
+    variables = Variables(
+        global_orient=torch.empty(len(pairs), num_frames, 3, 3, dtype=torch.float64),
+        hand_pose=torch.empty(len(pairs), num_frames, 15, 3, 3, dtype=torch.float64),
+        transl=torch.empty(len(pairs), num_frames, 3, dtype=torch.float64),
+        betas=torch.stack([trajectory.params.betas.double().mean(0) for trajectory, _ in pairs]),
+    )
+    for row, (trajectory, _) in enumerate(pairs):
+        params = trajectory.params if trajectory.is_right else mirror_params(trajectory.params)
+        for name in ("global_orient", "hand_pose", "transl"):
+            own = getattr(params, name)
+            getattr(variables, name)[row, : len(own)] = own
+            getattr(variables, name)[row, len(own) :] = own[-1]
+    return variables
 
 
 def _with_params(trajectory: Trajectory, params: HandParams) -> Trajectory:

@@ -4,13 +4,14 @@ import copy
 from dataclasses import asdict, dataclass
 
 import torch
+from torch import Tensor
 
 from haptic.geometry.cameras import project
 from haptic.geometry.motion import jerk
 from haptic.geometry.transforms import apply_transform
 from haptic.hand.anatomy import limit_violation
 from haptic.hand.landmarks import LandmarkModel, detector_landmarks
-from haptic.hand.model import HandModel, in_runs
+from haptic.hand.model import RUN_FRAMES, HandModel
 from haptic.hand.reprojection import NEAR_SHARE, measure_reprojection
 from haptic.records import HandTrack, Trajectory
 from haptic.refinement.observations import as_right_hand, in_double
@@ -62,23 +63,41 @@ def measure_quality(
     landmark_model: LandmarkModel,
 ) -> Quality:
     """Measure a trajectory against its track, both as the camera saw them; `landmark_model` is the detector's."""
-    trajectory, track = as_right_hand(in_double(trajectory), in_double(track))
     model, landmark_model = copy.deepcopy(model).double(), in_double(landmark_model)
-    params, camera = trajectory.params, trajectory.camera
-    predicted_img = project(in_runs(lambda run: detector_landmarks(model, run, landmark_model), params), camera.K)
-    reprojection = measure_reprojection(model, trajectory, track, predicted_img)
-    is_known = reprojection.is_known
-    error_px, share = reprojection.error_px[is_known], reprojection.box_share[is_known]
-    if not is_known.any():
-        error_px, share = torch.zeros(1), torch.zeros(1)
-    joints_world = apply_transform(camera.T_world_cam, in_runs(model.joints, params))
-    jerk_m_s3 = jerk(joints_world, trajectory.time_s).norm(dim=-1) if len(track.time_s) > 3 else torch.zeros(1)
-    excess_deg = torch.rad2deg(in_runs(lambda run: limit_violation(run.hand_pose), params))
+    runs = [
+        _measure_run(model, trajectory, track, landmark_model, start)
+        for start in range(0, len(track.time_s), RUN_FRAMES)
+    ]
+    error_px, share, jerk_m_s3, excess_deg, is_excessive = (torch.cat(parts) for parts in zip(*runs, strict=True))
+    near = (share <= NEAR_SHARE).double()
+    if not len(error_px):
+        error_px, share, near = torch.zeros(1), torch.zeros(1), torch.zeros(1)
     return Quality(
         reprojection_px=float(error_px.median()),
         reprojection_box=float(share.median()),
-        within_tenth_share=float((share <= NEAR_SHARE).double().mean()) if is_known.any() else 0.0,
-        jerk_m_s3=float(jerk_m_s3.mean()),
+        within_tenth_share=float(near.mean()),
+        jerk_m_s3=float(jerk_m_s3.mean()) if len(jerk_m_s3) else 0.0,
         limit_excess_deg=float(excess_deg.mean()),
-        limit_excess_share=float((excess_deg >= NOTABLE_EXCESS_DEG).double().mean()),
+        limit_excess_share=float(is_excessive.mean()),
     )
+
+
+def _measure_run(
+    model: HandModel, trajectory: Trajectory, track: HandTrack, landmark_model: LandmarkModel, start: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return errors and shares of the known joints of a run of frames, and of each frame jerk and excess."""
+    num_frames = len(track.time_s)
+    stop = min(start + RUN_FRAMES, num_frames)
+    reach = slice(start, min(stop + 3, num_frames))  # a jerk needs the next three frames
+    trajectory, track = as_right_hand(in_double(trajectory[reach]), in_double(track[reach]))
+    joints_world = apply_transform(trajectory.camera.T_world_cam, model.joints(trajectory.params))
+    jerk_m_s3 = torch.zeros(0, dtype=torch.float64)
+    if len(track.time_s) > 3:
+        jerk_m_s3 = jerk(joints_world, trajectory.time_s)[: stop - start].norm(dim=-1).mean(-1)
+    trajectory, track = trajectory[: stop - start], track[: stop - start]
+    predicted_img = project(detector_landmarks(model, trajectory.params, landmark_model), trajectory.camera.K)
+    found = measure_reprojection(model, trajectory, track, predicted_img)
+    excess_deg = torch.rad2deg(limit_violation(trajectory.params.hand_pose)).flatten(1)
+    is_excessive = (excess_deg >= NOTABLE_EXCESS_DEG).double().mean(-1)
+    known = found.is_known
+    return found.error_px[known], found.box_share[known], jerk_m_s3, excess_deg.mean(-1), is_excessive

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from haptic.refinement.objective import NormalBlocks, Objective
-from haptic.refinement.variables import FRAME_SIZE, SHAPE_SIZE, Variables, blend
+from haptic.refinement.variables import FRAME_SIZE, SHAPE_SIZE, Variables, keep_in
 
 INITIAL_DAMPING = 1e-3  # of `NormalBlocks.scale`
 HEAVY_DAMPING = 1e-2
@@ -63,8 +63,7 @@ def minimise(objective: Objective, variables: Variables) -> Solution:
     steps = torch.zeros_like(value, dtype=torch.int64)
     system = _System(objective, variables)
     for _ in range(stage.max_steps):
-        step = system.solve(frame_gradient, shape_gradient, damping)
-        trial = variables.moved(*step)
+        trial = variables.moved(*system.solve(frame_gradient, shape_gradient, damping))
         trial_value, trial_frame_gradient, trial_shape_gradient = objective.value_and_gradient(trial)
         is_better = (trial_value < value) & ~is_done  # false for NaN too
         steps = steps + is_better
@@ -74,11 +73,13 @@ def minimise(objective: Objective, variables: Variables) -> Solution:
         damping = torch.where(is_better, (damping / 5).clamp(min=SMALLEST_DAMPING), damping * 6)
         is_done = is_done | settled | (damping > LARGEST_DAMPING)
         if is_better.any():
-            variables = blend(variables, trial, is_better)
+            keep_in(trial, variables, ~is_better)
+            trial_frame_gradient[~is_better] = frame_gradient[~is_better]
+            variables, frame_gradient = trial, trial_frame_gradient
             value = torch.where(is_better, trial_value, value)
-            frame_gradient = torch.where(is_better[:, None, None], trial_frame_gradient, frame_gradient)
             shape_gradient = torch.where(is_better[:, None], trial_shape_gradient, shape_gradient)
             system = _System(objective, variables)
+        del trial, trial_frame_gradient  # of a film, what is not needed in the next step is not held through it
         if bool(is_done.all()):
             break
     return Solution(variables.orthonormalised(), value_before, value, steps)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from haptic.geometry.rotations import nearest_rotation, rotation_from_aa
@@ -38,22 +38,21 @@ class Variables(Record):
 
     def moved(self, frame_step: Float[Tensor, "B T 51"], shape_step: Float[Tensor, "B 10"]) -> "Variables":
         """Return the variables after a step; zero steps leave them as they are, derivatives included."""
-        orients, poses = [], []
-        for orient, pose, step in zip(*map(_runs, (self.global_orient, self.hand_pose, frame_step)), strict=True):
-            turns = rotation_from_aa(step[..., :48].unflatten(-1, (16, 3)))
-            orients.append(orient @ turns[..., 0, :, :])
-            poses.append(pose @ turns[..., 1:, :, :])
-        return Variables(
-            global_orient=torch.cat(orients, dim=1),
-            hand_pose=torch.cat(poses, dim=1),
-            transl=self.transl + frame_step[..., 48:],
-            betas=self.betas + shape_step,
-        )
+        orient, pose = torch.empty_like(self.global_orient), torch.empty_like(self.hand_pose)
+        for run in _runs(frame_step):
+            turns = rotation_from_aa(frame_step[:, run, :48].unflatten(-1, (16, 3)))
+            orient[:, run] = self.global_orient[:, run] @ turns[..., 0, :, :]
+            pose[:, run] = self.hand_pose[:, run] @ turns[..., 1:, :, :]
+        return Variables(orient, pose, self.transl + frame_step[..., 48:], self.betas + shape_step)
 
     def orthonormalised(self) -> "Variables":
         """Return the variables with rounding errors taken out of the rotations."""
-        orient = torch.cat([nearest_rotation(run) for run in _runs(self.global_orient)], dim=1)
-        pose = torch.cat([nearest_rotation(run) for run in _runs(self.hand_pose)], dim=1)
+        orient, pose = torch.empty_like(self.global_orient), torch.empty_like(self.hand_pose)
+        for run in _runs(self.transl):
+            orient[:, run], pose[:, run] = (
+                nearest_rotation(self.global_orient[:, run]),
+                nearest_rotation(self.hand_pose[:, run]),
+            )
         return Variables(orient, pose, self.transl, self.betas)
 
     def frames(self, start: int, stop: int) -> "Variables":
@@ -63,23 +62,17 @@ class Variables(Record):
         )
 
 
-def blend(keep: Variables, take: Variables, is_taken: Tensor) -> Variables:
-    """Return `take` for the tracks where `is_taken` (B,), `keep` for the others."""
-
-    def pick(old: Tensor, new: Tensor) -> Tensor:
-        return torch.where(is_taken.reshape(-1, *[1] * (old.ndim - 1)), new, old)
-
-    return Variables(
-        pick(keep.global_orient, take.global_orient),
-        pick(keep.hand_pose, take.hand_pose),
-        pick(keep.transl, take.transl),
-        pick(keep.betas, take.betas),
-    )
+def keep_in(trial: Variables, kept: Variables, is_kept: Bool[Tensor, " B"]) -> None:
+    """Write `kept` over `trial`, in place, for the tracks where `is_kept`."""
+    for row in torch.nonzero(is_kept)[:, 0].tolist():
+        for name, value in vars(trial).items():
+            value[row] = getattr(kept, name)[row]
 
 
-def _runs(values: Tensor) -> tuple[Tensor, ...]:
+def _runs(values: Tensor) -> list[slice]:
     """Return runs of frames: what is needed on the way to a rotation is many times larger than the rotation."""
-    return values.split(RUN_FRAMES, dim=1)
+    num_frames = values.shape[1]
+    return [slice(start, min(start + RUN_FRAMES, num_frames)) for start in range(0, num_frames, RUN_FRAMES)]
 
 
 def free_columns(free: tuple[Block, ...]) -> list[int]:

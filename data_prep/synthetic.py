@@ -8,7 +8,6 @@ and a shard is there only when it is complete. `--preview` writes a picture of a
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import sys
@@ -21,6 +20,7 @@ import cv2
 import numpy as np
 import torch
 
+from data_prep.resuming import keep_recipe, time_in_words
 from haptic.data.samples import (
     ClipInfo,
     check_labels,
@@ -30,7 +30,7 @@ from haptic.data.samples import (
 )
 from haptic.data.synthetic.clips import ClipsConfig
 from haptic.data.synthetic.fast import RenderedClip, SyntheticClips
-from haptic.files import atomic_path, atomic_write
+from haptic.files import atomic_path
 from haptic.hand.model import load_hand_model
 
 CLIPS_PER_SHARD = 20
@@ -94,7 +94,7 @@ def write_shards(
         ValueError: the folder holds shards of another recipe.
     """
     out.mkdir(parents=True, exist_ok=True)
-    _keep_recipe(out / RECIPE, config, seed=seed, hand=hand)
+    keep_recipe(out / RECIPE, {**asdict(config), "seed": seed, "hand": str(hand) if hand else "openhand"})
     # The shards' clips are counted from zero, so that a longer run goes on with the same shards.
     starts = range(first // CLIPS_PER_SHARD * CLIPS_PER_SHARD, first + num_clips, CLIPS_PER_SHARD)
     jobs = []
@@ -112,7 +112,7 @@ def write_shards(
         left_s = passed_s / done * (len(missing) - done)
         print(
             f"shard {done} of {len(missing)}, {num_hands} hand-frames, {num_hands / passed_s:.1f} per second, "
-            f"{_time(left_s)} left",
+            f"{time_in_words(left_s)} left",
             flush=True,
         )
 
@@ -201,27 +201,6 @@ def _results(jobs: list[ShardJob], workers: int) -> Any:
             yield future.result()
 
 
-def _keep_recipe(path: Path, config: ClipsConfig, *, seed: int, hand: Path | None) -> None:
-    """Write down what the folder's shards are drawn from, or compare it with what is written there."""
-    values = {**asdict(config), "seed": seed, "hand": str(hand) if hand else "openhand"}
-    recipe = json.loads(json.dumps(values, default=str))
-    if path.exists():
-        written = json.loads(path.read_text())
-        changed = sorted(name for name in recipe if recipe[name] != written.get(name))
-        if changed:
-            raise ValueError(
-                f"{path.parent}: its shards were made with another {', '.join(changed)}; take another folder, or the "
-                "same options to go on"
-            )
-        return
-    with atomic_write(path) as file:
-        file.write(json.dumps(recipe, indent=1).encode())
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds > 5400 else f"{seconds / 60:.0f} min"
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.synthetic", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -242,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--expansion", type=float, default=ClipsConfig.expansion,
                         help="side of the network's box over the joints' tight box")  # fmt: skip
     parser.add_argument("--crop-reach", type=float, default=ClipsConfig.crop_reach,
-                        help="side of the stored crop over that box; twice a network's box_share is enough")  # fmt: skip
+                        help="side of the stored crop over that box; twice a network's box_share will do")  # fmt: skip
     parser.add_argument("--hand", type=Path, help="a licensed MANO_RIGHT.pkl instead of the openhand")
     parser.add_argument("--preview", type=Path, metavar="PICTURE.png", help="write a sheet of a hundred clips instead")
     return parser

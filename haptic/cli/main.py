@@ -32,7 +32,7 @@ from haptic.files import find_asset
 from haptic.hand.model import load_hand_model
 from haptic.inference.keypoints import KeypointInitConfig
 from haptic.inference.network import NetworkConfig, choose_device
-from haptic.models.checkpoint import load_checkpoint
+from haptic.models.checkpoint import load_checkpoint, shipped_checkpoint
 from haptic.perception.cameras import CameraConfig, parse_intrinsics
 from haptic.perception.detector import DetectorConfig
 from haptic.perception.tracker import TrackerConfig
@@ -52,6 +52,9 @@ Recover every hand of a video as a 4D trajectory: MANO pose and shape, and metri
 
 Each video gets its folder: trajectory.npz, scene.glb (Blender), scene.html, overlay.mp4, trajectory.png, summary.json.
 docs/outputs.md describes them."""
+
+# Which start scores better on real clips, both refined: checkpoints/openhand_tiny.md has the numbers.
+DEFAULT_INIT: Init = "keypoints"
 
 
 class TeachingParser(ArgumentParser):
@@ -125,13 +128,15 @@ def _inputs_of_config_files(files: Sequence[Any]) -> list[str]:
 def _batch_options(options: Arguments, config: Any) -> BatchOptions:
     hand_model = load_hand_model(_path(options.hand_model))
     network_config = _network_config(options, config.network)
-    network = _load_network(options)
-    init: Init = options.init or ("network" if network else "keypoints")
-    if init == "network" and network is None:
-        raise ValueError("--init network needs --checkpoint FILE: no default weights ship yet; or use --init keypoints")
+    checkpoint = _path(options.checkpoint)
+    init: Init = options.init or (DEFAULT_INIT if checkpoint is None else "network")
+    is_own_choice = checkpoint is not None and init == "network"
+    if checkpoint is None and init == "network":
+        checkpoint = shipped_checkpoint()
+    network = None if checkpoint is None else _load_network(checkpoint, options)
     pipeline = PipelineConfig(
         init=init,
-        refine=options.refine or ("fast" if init == "keypoints" else "off"),
+        refine=options.refine or ("off" if is_own_choice else "fast"),
         detections=_path(options.detections),
         max_frames=options.max_frames,
         camera=CameraConfig(
@@ -162,7 +167,7 @@ def _batch_options(options: Arguments, config: Any) -> BatchOptions:
         network=network,
         overwrite=options.overwrite,
         fps=options.fps,
-        checkpoint=_path(options.checkpoint),
+        checkpoint=checkpoint,
     )
 
 
@@ -175,10 +180,7 @@ def _network_config(options: Arguments, config: NetworkConfig) -> NetworkConfig:
     return merged
 
 
-def _load_network(options: Arguments) -> Network | None:
-    path = _path(options.checkpoint)
-    if path is None:
-        return None
+def _load_network(path: Path, options: Arguments) -> Network:
     model, info = load_checkpoint(path, backbone_heads=options.backbone_heads, decoder_heads=options.decoder_heads)
     return Network(model, info)
 
@@ -207,11 +209,12 @@ def build_parser() -> ArgumentParser:
 
     group = parser.add_argument_group("how hands are found and solved")
     add = group.add_argument
-    add("--init", choices=["keypoints", "network"], help="keypoints: solve from detected joints, no weights needed "
-        "(default); network: HaPTIC, needs --checkpoint (default where that is given)")  # fmt: skip
-    add("--refine", choices=["off", "fast"], help="fast: second-order refinement of the whole track (default with "
-        "--init keypoints)")  # fmt: skip
-    add("--checkpoint", metavar="FILE", help="weights: our own, or an official HaPTIC or HaMeR .ckpt as downloaded")
+    add("--init", choices=["keypoints", "network"], help="keypoints: solve from detected joints, no network "
+        "(default); network: HaPTIC, with --checkpoint (then the default) or the small network that ships")  # fmt: skip
+    add("--refine", choices=["off", "fast"], help="fast: second-order refinement of the whole track (default, but "
+        "with --checkpoint)")  # fmt: skip
+    add("--checkpoint", metavar="FILE", help="weights: our own, or an official HaPTIC or HaMeR .ckpt as downloaded; "
+        "without: those that ship, for --init network")  # fmt: skip
     add("--backbone-heads", type=int, default=16, help="attention heads of an official backbone (default: 16)")
     add("--decoder-heads", type=int, default=8, help="attention heads of an official decoder (default: 8)")
     add("--hand-model", metavar="FILE", help="your licensed MANO_RIGHT.pkl or npz; without it the free openhand")

@@ -52,6 +52,7 @@ HAMER = "HaMeR, arXiv 2312.05251."
 DEXYCB = "The toolkit's hand pose task on s0 test, root-relative and aligned; MPVPE and F-scores as FreiHAND has them."
 ARCTIC = "ARCTIC's leaderboard; its test truth (s03) is not public, so on s05 (val): not the leaderboard's numbers."
 INTERHAND = "InterHand2.6M: root-aligned MPJPE of each hand, MRRPE of clips with both."
+HELD_OUT = "Made by data_prep.synthetic, see checkpoints/openhand_tiny.md."
 OfficialFormat = Literal["freihand", "ho3d"]
 
 
@@ -111,6 +112,8 @@ SHARDS: dict[str, ShardSource] = {
     "freihand-eval": ShardSource("freihand", "evaluation"),
     "ho3d-v2-eval": ShardSource("ho3d-v2", "evaluation"),
     "ho3d-v3-eval": ShardSource("ho3d-v3", "evaluation"),
+    "heldout-allocentric": ShardSource("heldout-allocentric", "synthetic"),
+    "heldout-egocentric": ShardSource("heldout-egocentric", "synthetic"),
 }
 
 
@@ -167,13 +170,15 @@ def _dynhamr(data_set: str, split: str, metrics: tuple[Metric, ...]) -> Protocol
     )  # fmt: skip
 
 
+PCK = tuple(
+    Metric("hint_pck", f"PCK@{alpha:g}", "%", options=(("alpha", alpha), ("min_confidence", 0.5)))
+    for alpha in (0.05, 0.1, 0.15)
+)
+
+
 def _hint(data_set: str, splits: tuple[Split, ...] = ()) -> Protocol:
-    metrics = tuple(
-        Metric("hint_pck", f"PCK@{alpha:g}", "%", options=(("alpha", alpha), ("min_confidence", 0.5)))
-        for alpha in (0.05, 0.1, 0.15)
-    )
     return Protocol(
-        name=f"HInt {data_set}", data_set=data_set, split="test", metrics=metrics, cameras="2D, none",
+        name=f"HInt {data_set}", data_set=data_set, split="test", metrics=PCK, cameras="2D, none",
         box_source="the annotation's box: three times its longer side for the network, one for the threshold",
         sources=HAMER,
     )  # fmt: skip
@@ -277,6 +282,14 @@ FIXED: dict[str, Benchmark] = {
             "hot3d-hawor",
         ),
         Benchmark(
+            "heldout", "Synthetic clips that the shipped network was not trained on",
+            tuple(
+                Protocol(name=f"held-out {view}", data_set=f"heldout-{view}", split=f"seed {seed}",
+                         metrics=(GA, FA, ACC_NORM, PA_CM, RA_CM, *PCK), sources=HELD_OUT)
+                for view, seed in (("allocentric", 900), ("egocentric", 901))
+            ),
+        ),
+        Benchmark(
             "freihand", "FreiHAND: joints and mesh after alignment, and the file for the official scorer",
             (_pictures("FreiHAND", "freihand-eval"),), "freihand", official="freihand",
         ),
@@ -300,6 +313,12 @@ def find_benchmark(name: str, *, seed: int, is_quick: bool) -> Benchmark:
     if name not in FIXED:
         raise ValueError(f"there is no benchmark {name!r}; expected one of {', '.join(NAMES)}")
     return FIXED[name]
+
+
+def beginnings(benchmark: Benchmark, num_frames: int) -> Benchmark:
+    """Return the benchmark of the beginnings of its sequences: other protocols, with hashes of their own."""
+    protocols = (replace(one, split=f"{one.split}, first {num_frames} frames") for one in benchmark.protocols)
+    return replace(benchmark, protocols=tuple(protocols))
 
 
 def find_shards(benchmark: Benchmark, shards: Mapping[str, str], folder: Path | None) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Losses of joints in the image, about the wrist, along the trajectory, and against a detector."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -36,6 +37,46 @@ def official_keypoint_3d_loss(
 ) -> Float[Tensor, ""]:
     """Do as HaMeR does: a sum, and whatever is stored for an unlabelled wrist is taken for its place."""
     return weighted_sum(_distance_3d(joints, target), weight)
+
+
+def joint_cell_loss(
+    logits: Float[Tensor, "*batch J P"],
+    target_crop: Float[Tensor, "*batch J 2"],
+    weight: Float[Tensor, "*batch J"],
+    *,
+    grid: tuple[int, int],
+    width: float = 1.0,
+    reduce: Reduce = weighted_mean,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the cells in which joints lie; between middles of cells a joint is shared out linearly.
+
+    Joints outside the grid do not count.
+
+    Args:
+        grid: rows and columns; logits go row by row.
+        width: of the grid in the crop, whose height is 1.
+    """
+    rows, columns = grid
+    row, column = (target_crop[..., 1] + 0.5) * rows - 0.5, (target_crop[..., 0] / width + 0.5) * columns - 0.5
+    inside = (row >= -0.5) & (row <= rows - 0.5) & (column >= -0.5) & (column <= columns - 0.5)
+    shares = [
+        (1 - (place.clamp(0, count - 1)[..., None] - torch.arange(count, device=place.device)).abs()).clamp(min=0)
+        for place, count in ((row, rows), (column, columns))
+    ]
+    target = (shares[0][..., :, None] * shares[1][..., None, :]).flatten(-2)
+    return reduce(-(target * torch.log_softmax(logits, dim=-1)).sum(-1), weight * inside)
+
+
+def joint_depth_loss(
+    depth_m: Float[Tensor, "*batch J"],
+    target: Float[Tensor, "*batch J 3"],
+    weight: Float[Tensor, "*batch J"],
+    *,
+    reduce: Reduce = weighted_mean,
+) -> Float[Tensor, ""]:
+    """Mean L1 distance in metres of depths about the wrist, joint 0."""
+    known = weight * (weight[..., :1] > 0)
+    return reduce((depth_m - (target[..., 2] - target[..., :1, 2])).abs(), known)
 
 
 def keypoint_4d_loss(

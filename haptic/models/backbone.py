@@ -83,6 +83,13 @@ class Backbone(nn.Module):
         """Return the feature tokens of each picture, normalised by the last LayerNorm."""
         return self.vit.forward_features(images)[:, self.vit.num_prefix_tokens :]
 
+    def grids(self) -> list[tuple[int, int]]:
+        """Return rows and columns of the grids that the tokens of a crop come in, one after the other."""
+        if isinstance(self.vit, FeatureMaps):
+            return [(int(one.shape[-2]), int(one.shape[-1])) for one in self.vit.positions]
+        rows, columns = self.vit.patch_embed.grid_size
+        return [(int(rows), int(columns))]
+
     def set_checkpointing(self, is_on: bool) -> None:
         """Compute activations again in the backward pass instead of keeping them: slower, and far less memory.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from haptic.files import atomic_write
+from haptic.files import atomic_write, find_asset
 from haptic.models.backbone import BackboneConfig
 from haptic.models.decoder import DecoderConfig
 from haptic.models.haptic import Haptic, HapticConfig
@@ -31,6 +31,7 @@ FORMAT = "haptic checkpoint"
 FORMAT_VERSION = 1
 OFFICIAL_HAND = "mano"  # official weights were trained on the licensed MANO, whichever copy of it
 SAMPLE_NAMES = 3
+SHIPPED = "openhand_tiny.ckpt"
 
 Origin = Literal["haptic", "official HaPTIC", "official HaMeR"]
 
@@ -53,24 +54,37 @@ def save_checkpoint(
     hand_model_name: str,
     weights: Mapping[str, Tensor] | None = None,
     training: Mapping[str, Any] | None = None,
+    is_half: bool = False,
 ) -> None:
     """Write weights and config: tensors and plain values only, so that loading runs nothing.
 
     Args:
         weights: in place of the model's own, a moving average of them.
         training: what a run needs beside them to go on; who only wants the network does not read it.
+        is_half: write matrices in half precision, for half the size; they are read back into single precision.
     """
+    state_dict = {name: value.detach().cpu() for name, value in (weights or model.state_dict()).items()}
+    if is_half:  # biases, norms and running statistics are few and may leave half precision's range
+        state_dict = {
+            name: value.half() if value.is_floating_point() and value.ndim > 1 else value
+            for name, value in state_dict.items()
+        }
     content = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "hand_model": hand_model_name,
         "config": _plain_config(model.config),
-        "state_dict": {name: value.detach().cpu() for name, value in (weights or model.state_dict()).items()},
+        "state_dict": state_dict,
     }
     if training is not None:
         content["training"] = dict(training)
     with atomic_write(path) as file:
         torch.save(content, file)
+
+
+def shipped_checkpoint() -> Path:
+    """Return the weights that come with haptic (checkpoints/openhand_tiny.md)."""
+    return find_asset(SHIPPED)
 
 
 def load_checkpoint(path: Path, *, backbone_heads: int = 16, decoder_heads: int = 8) -> tuple[Haptic, CheckpointInfo]:

@@ -101,6 +101,12 @@ class Haptic(nn.Module):
         Raises:
             ValueError: the pictures have other sides than the config says, or a clip is longer than 30 frames.
         """
+        return [self.decode(of_crops, of_frames) for of_crops, of_frames in self.encode_groups(groups)]
+
+    def encode_groups(
+        self, groups: Sequence[tuple[Float[Tensor, "_ _ 3 _ _"], Float[Tensor, "_ _ 3 _ _"]]]
+    ) -> list[tuple[Float[Tensor, "_ _ P C"], Float[Tensor, "_ _ Q C"]]]:
+        """Return what `decode` takes, for several groups of clips at once; the first half of `predict_groups`."""
         for crops, frames in groups:
             self._check_sides(crops, frames)
         crops, frames = (torch.cat([one[kind].flatten(0, 1) for one in groups]) for kind in (0, 1))
@@ -110,7 +116,7 @@ class Haptic(nn.Module):
             crop_features, frame_features = self.encode(crops), self.encode(frames)
         counts = [one.shape[0] * one.shape[1] for one, _frames in groups]
         return [
-            self.decode(
+            (
                 rearrange(of_crops, "(B T) P C -> B T P C", B=one.shape[0]),
                 rearrange(of_frames, "(B T) Q C -> B T Q C", B=one.shape[0]),
             )
@@ -118,6 +124,15 @@ class Haptic(nn.Module):
                 groups, crop_features.split(counts), frame_features.split(counts), strict=True
             )
         ]
+
+    def token_places(self) -> Float[Tensor, "P 2"]:
+        """Return the middles of the cells that a crop's tokens stand for, in the crop, [-0.5, 0.5]."""
+        places = []
+        for rows, columns in self.backbone.grids():
+            y = (torch.arange(rows) + 0.5) / rows - 0.5
+            x = self.config.keep_width * ((torch.arange(columns) + 0.5) / columns - 0.5)
+            places.append(torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1))
+        return torch.cat(places)
 
     def encode(self, images: Float[Tensor, "N 3 S S"]) -> Float[Tensor, "N P C"]:
         """Return the backbone's tokens of crops or of full frames: one pass per picture."""

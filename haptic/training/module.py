@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from haptic.losses.reduce import global_weighted_mean
 from haptic.models.discriminator import Discriminator
 from haptic.models.haptic import Haptic
 from haptic.records import HandPrediction
+from haptic.training.guide import GuidedJoints, JointGuide
 from haptic.training.objective import Objective, StepLoss
 from haptic.training.optimisation import MovingAverage, OptimConfig, freeze_rooms, lr_share, parameter_groups
 
@@ -64,6 +66,9 @@ class TrainingModule(pl.LightningModule):
         self.network = network
         self.discriminator = Discriminator().requires_grad_(has_adversary)
         self.objective, self.config = objective, config
+        self.guide: JointGuide | None = None
+        if objective.config.has_guide:
+            self.guide = JointGuide(network.backbone.dim, network.backbone.grids(), network.token_places())
         self.has_adversary = has_adversary
         self.average = None if config.ema_decay is None else MovingAverage(network, config.ema_decay)
         self.step = 0  # steps made
@@ -89,9 +94,12 @@ class TrainingModule(pl.LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """Return AdamW for the network, and for the discriminator where there is one."""
         config = self.config
-        optimisers: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(parameter_groups(self.network, config), lr=config.lr)
-        ]
+        groups = parameter_groups(self.network, config)
+        if self.guide is not None:
+            groups.append(
+                {"params": list(self.guide.parameters()), "lr": config.lr, "weight_decay": 0.0, "name": "guide"}
+            )
+        optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.lr)]
         if self.has_adversary:
             optimisers.append(
                 torch.optim.AdamW(
@@ -114,7 +122,7 @@ class TrainingModule(pl.LightningModule):
             self.network.readout.start_at_mean(mean_scale(batch))
         torch.manual_seed(self._seed + 1_000_003 * batch.index + 7_919 * rank)
         self._keys = (*(self._keys if self._parts else ()), *batch.keys)
-        answers = self._answers(batch)
+        answers, guided = self._answers(batch)
         with torch.autocast(self.device.type, enabled=False):
             video, image = answers
             loss = self.objective(
@@ -123,12 +131,17 @@ class TrainingModule(pl.LightningModule):
                 discriminator=self.discriminator,
                 real=batch.real if self.has_adversary else None,
                 step=self.step,
+                guided=guided,
+                width=self.network.config.keep_width,
             )
             if not (torch.isfinite(loss.total) and torch.isfinite(loss.discriminator)):
                 raise NotFiniteError(self._not_finite_words(loss, answers, batch))
             # Parameters that a batch has no labels for (the depth of images) still take part in the exchange of
             # gradients between processes.
             touched = sum((0.0 * one.depth.float().sum() for one in answers if one is not None), start=loss.total)
+            if dist.is_initialized() and answers == (None, None):
+                idle = (self.network.decoder, self.network.readout, self.discriminator)
+                touched = sum((0.0 * one.sum() for room in idle for one in room.parameters()), start=touched)
             value = (touched + loss.discriminator) / self.config.accumulate
         self.manual_backward(value)
         self._parts.append((_detached(loss), batch.num_hands))
@@ -151,13 +164,31 @@ class TrainingModule(pl.LightningModule):
                 f"{_listed(self._keys)}"
             )
 
-    def _answers(self, batch: TrainingBatch) -> tuple[HandPrediction | None, HandPrediction | None]:
+    def _answers(
+        self, batch: TrainingBatch
+    ) -> tuple[tuple[HandPrediction | None, HandPrediction | None], list[tuple[list[GuidedJoints], ClipBatch]]]:
+        if self.guide is not None and self.step < self.objective.config.guide_only_steps:
+            return (None, None), self._guided_crops(batch)
         clips = [part.as_clip() for part in batch.parts]
-        answers = iter(self.network.predict_groups([(clip.crops, clip.frames) for clip in clips]))
-        return (
-            None if batch.video is None else next(answers),
-            None if batch.image is None else next(answers),
-        )
+        features = self.network.encode_groups([(clip.crops, clip.frames) for clip in clips])
+        answers = iter([self.network.decode(of_crops, of_frames) for of_crops, of_frames in features])
+        video = None if batch.video is None else next(answers)
+        image = None if batch.image is None else next(answers)
+        if self.guide is None:
+            return (video, image), []
+        guided = [(self.guide(of_crops), part) for (of_crops, _), part in zip(features, batch.parts, strict=True)]
+        return (video, image), guided
+
+    def _guided_crops(self, batch: TrainingBatch) -> list[tuple[list[GuidedJoints], ClipBatch]]:
+        """Let the guide alone see a batch: half the pictures, and no decoder."""
+        assert self.guide is not None
+        crops = [part.as_clip().crops for part in batch.parts]
+        features = self.network.encode(torch.cat([one.flatten(0, 1) for one in crops]))
+        split = features.split([one.shape[0] * one.shape[1] for one in crops])
+        return [
+            (self.guide(rearrange(of_crops, "(B T) P C -> B T P C", B=part.num_clips)), part)
+            for of_crops, part in zip(split, batch.parts, strict=True)
+        ]
 
     def _make_step(self) -> None:
         share = lr_share(self.step, self.config)
@@ -210,6 +241,7 @@ class TrainingModule(pl.LightningModule):
             "network": None if self.average is None else self.network.state_dict(),
             "average_updates": 0 if self.average is None else self.average.num_updates,
             "discriminator": self.discriminator.state_dict(),
+            "guide": None if self.guide is None else self.guide.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.trainer.optimizers],
             "loss_scaler": scaler,
             "torch_generator": torch.get_rng_state(),
@@ -221,6 +253,8 @@ class TrainingModule(pl.LightningModule):
         if self.average is not None:
             self.average.load(weights, state["average_updates"])
         self.discriminator.load_state_dict(state["discriminator"])
+        if self.guide is not None and state.get("guide") is not None:
+            self.guide.load_state_dict(state["guide"])
         self.step, self.next_batch = state["step"], state["next_batch"]
 
     def load_optimisers(self, state: dict[str, Any]) -> None:

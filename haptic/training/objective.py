@@ -18,6 +18,8 @@ from haptic.geometry.lift import lift_at_depth, project_to_crop, translation_in_
 from haptic.hand.model import HandModel
 from haptic.losses.adversarial import deceiving_loss, discriminator_loss, official_discriminator_loss
 from haptic.losses.keypoints import (
+    joint_cell_loss,
+    joint_depth_loss,
     keypoint_2d_loss,
     keypoint_3d_loss,
     keypoint_4d_loss,
@@ -28,9 +30,11 @@ from haptic.losses.parameters import betas_loss, first_depth_loss, rotation_loss
 from haptic.losses.reduce import Reduce, global_weighted_mean, weighted_sum
 from haptic.models.discriminator import Discriminator
 from haptic.records import HandParams, HandPrediction
+from haptic.training.guide import GuidedJoints
 
 REFERENCE_HANDS = 64  # of the official video batch: 8 windows of 8 frames
 REFERENCE_IMAGES = 8
+GUIDE_TERMS = ("guide_cells", "guide_2d", "guide_depth")
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,9 @@ class LossWeights:
     betas: float = 0.0005 * REFERENCE_HANDS
     first_depth: float = 10.0
     adversarial: float = 0.0005
+    guide_cells: float = 0.0  # of the guide's joints (haptic.training.guide); all three off: there is none
+    guide_2d: float = 0.0
+    guide_depth: float = 0.0
     image: float = REFERENCE_IMAGES / REFERENCE_HANDS  # of the image batch's terms beside the video batch's
 
     def __post_init__(self) -> None:
@@ -69,19 +76,32 @@ class ObjectiveConfig:
     trajectory: Literal["camera", "official"] = "camera"
     # So many steps see the 2D and 3D joints alone: a network that starts from nothing first has to find the hand.
     joints_only_steps: int = 0
+    guide_only_steps: int = 0  # and before those so many that see the guide alone: the backbone learns, and from crops
 
     def __post_init__(self) -> None:
-        if self.joints_only_steps < 0:
-            raise ValueError(f"objective.joints_only_steps is {self.joints_only_steps}; it must be 0 or more")
+        for name in ("joints_only_steps", "guide_only_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"objective.{name} is {getattr(self, name)}; it must be 0 or more")
+        if self.guide_only_steps and not self.has_guide:
+            raise ValueError(
+                f"objective.guide_only_steps is {self.guide_only_steps}, but the guide is off; give "
+                "objective.weights.guide_cells, guide_2d or guide_depth a weight"
+            )
+
+    @property
+    def has_guide(self) -> bool:
+        """Whether there is a guide."""
+        return any(getattr(self.weights, name) > 0 for name in GUIDE_TERMS)
 
 
 # How many values each official sum has in the reference batch.
 REFERENCE_COUNTS = {
     "joints_2d": REFERENCE_HANDS * 21, "joints_3d": REFERENCE_HANDS * 21, "joints_4d": REFERENCE_HANDS * 21,
     "global_orient": REFERENCE_HANDS, "hand_pose": REFERENCE_HANDS * 15, "betas": REFERENCE_HANDS,
-    "first_depth": 1, "adversarial": 1,
+    "first_depth": 1, "adversarial": 1, "guide_cells": REFERENCE_HANDS * 21,
+    "guide_2d": REFERENCE_HANDS * 21, "guide_depth": REFERENCE_HANDS * 21,
 }  # fmt: skip
-JOINT_TERMS = ("joints_2d", "joints_3d")
+JOINT_TERMS = ("joints_2d", "joints_3d", *GUIDE_TERMS)
 IMAGE_PREFIX = "image_"
 
 
@@ -117,6 +137,8 @@ class Objective:
         discriminator: Discriminator,
         real: RealHands | None,
         step: int,
+        guided: Sequence[tuple[list[GuidedJoints], ClipBatch]] = (),
+        width: float = 1.0,
     ) -> StepLoss:
         """Return the losses of one step.
 
@@ -126,6 +148,8 @@ class Objective:
         Args:
             real: hands that occur; None leaves the adversarial terms out.
             step: how many steps were made before.
+            guided: what the guide says of the videos and of the images; both count alike.
+            width: of the part of the crop that the backbone sees, whose height is 1.
         """
         terms: dict[str, Tensor] = {}
         predictions: list[HandPrediction] = []
@@ -138,8 +162,10 @@ class Objective:
             image_terms = self.clip_terms(prediction, image[1])
             terms |= {IMAGE_PREFIX + name: value for name, value in image_terms.items()}
             predictions.append(prediction)
+        if guided:
+            terms |= self.guide_terms(guided, width)
         zero = next(iter(terms.values())) * 0
-        if self.config.weights.adversarial > 0 and real is not None:
+        if self.config.weights.adversarial > 0 and real is not None and predictions:
             terms["adversarial"], terms["discriminator"] = self.adversarial_terms(discriminator, predictions, real)
         total = sum((value * self.weight_of(name, step=step) for name, value in terms.items()), start=zero)
         judged = terms.get("discriminator", zero) * self.config.weights.adversarial
@@ -150,7 +176,7 @@ class Objective:
         if name == "discriminator":
             return 0.0
         plain = name.removeprefix(IMAGE_PREFIX)
-        if step < self.config.joints_only_steps and plain not in JOINT_TERMS:
+        if step < self.config.guide_only_steps + self.config.joints_only_steps and plain not in JOINT_TERMS:
             return 0.0
         weight = getattr(self.config.weights, plain)
         if self._is_official:
@@ -216,6 +242,38 @@ class Objective:
         else:
             judged = discriminator_loss(fake_answers, real_answers, reduce=global_weighted_mean)
         return deceiving_loss(deceived, reduce=global_weighted_mean), judged
+
+    def guide_terms(self, guided: Sequence[tuple[list[GuidedJoints], ClipBatch]], width: float) -> dict[str, Tensor]:
+        """Return the guide's terms: means over grids, and over all hands of the batch alike.
+
+        Args:
+            width: of the part of the crop that the backbone sees, whose height is 1.
+        """
+        target_crop, target_cam, weight_img, weight_cam = (
+            torch.cat([value.flatten(0, 1) for value in values])
+            for values in zip(
+                *((part.joints_crop, part.targets.joints_cam, part.targets.joints_img_weight,
+                   part.targets.joints_cam_weight) for _, part in guided), strict=True,
+            )
+        )  # fmt: skip
+        sums: dict[str, Tensor] = {}
+        num_grids = len(guided[0][0])
+        for number in range(num_grids):
+            grids = [answers[number] for answers, _ in guided]
+            logits, joints_crop, depth_m = (
+                torch.cat([value.flatten(0, 1) for value in values])
+                for values in zip(*((one.logits, one.joints_crop, one.depth_m) for one in grids), strict=True)
+            )
+            reduce = self._reduce
+            found = {
+                "guide_cells": joint_cell_loss(
+                    logits, target_crop, weight_img, grid=grids[0].grid, width=width, reduce=reduce
+                ),
+                "guide_2d": keypoint_2d_loss(joints_crop, target_crop, weight_img, reduce=reduce),
+                "guide_depth": joint_depth_loss(depth_m, target_cam, weight_cam, reduce=reduce),
+            }
+            sums = {name: sums.get(name, 0.0) + value / num_grids for name, value in found.items()}
+        return sums
 
     def joints_of(self, prediction: HandPrediction) -> Float[Tensor, "B T 21 3"]:
         """Return the predicted joints in the hand's own frame (no translation)."""

@@ -191,7 +191,6 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_nothing_half_written(short_c
         (["--first-depth-m", "-1"], "first_depth_m"),
         (["--max-frames", "0"], "max_frames"),
         (["--init", "magic"], "init"),
-        (["--init", "network"], "--checkpoint"),
         (["--tracker.track.max_gap_s", "-1"], "max_gap_s"),
         (["--tracker.no_such_thing", "1"], "unknown option"),
         (["--device", "cuda"], "cuda"),

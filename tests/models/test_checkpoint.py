@@ -95,6 +95,20 @@ def test_a_network_comes_back_as_it_was_saved(tmp_path, network):
         )
 
 
+def test_half_precision_halves_the_file_and_hardly_moves_the_answer(tmp_path, network):
+    whole, half = tmp_path / "whole.ckpt", tmp_path / "half.ckpt"
+    save_checkpoint(whole, network, hand_model_name=HAND)
+    save_checkpoint(half, network, hand_model_name=HAND, is_half=True)
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    loaded, _info = load_checkpoint(half)
+    assert {value.dtype for value in loaded.state_dict().values() if value.is_floating_point()} == {torch.float32}
+    features = torch.randn(1, 4, 192, 32)
+    with torch.no_grad():
+        before, after = network.decode(features, features), loaded.decode(features, features)
+    torch.testing.assert_close(before.hand_pose, after.hand_pose, atol=5e-3, rtol=0)
+    assert not torch.equal(before.hand_pose, after.hand_pose)
+
+
 def test_our_files_hold_tensors_and_plain_values_only(tmp_path, network):
     path = tmp_path / "mine.ckpt"
     save_checkpoint(path, network, hand_model_name=HAND)

@@ -164,6 +164,7 @@ network:
   crop_side_px: 32
   frame_side_px: 32
   keep_width: 1.0
+objective: {{guide_only_steps: 2, weights: {{guide_cells: 1.0, guide_2d: 1.0, guide_depth: 1.0}}}}
 optim: {{total_steps: 6, lr: 1.0e-3, warmup_steps: 1, schedule: cosine, clip_norm: 10.0, ema_decay: 0.9}}
 trainer: {{accelerator: cpu, devices: 1}}
 """

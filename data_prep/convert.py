@@ -5,13 +5,11 @@ gives the same command again. Which units go into which shard follows from the a
 """
 
 import errno
-import json
 import multiprocessing
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,13 +20,15 @@ import torch
 
 from data_prep.dataset import DamagedError, DataSet, Request, Source, SourceClip, Unit
 from data_prep.labels import clip_hands
+from data_prep.resuming import keep_recipe, time_in_words
 from haptic.data.samples import HandLabels, SampleWriter, WriterConfig
-from haptic.files import atomic_write, find_asset
+from haptic.files import find_asset
 from haptic.hand.mano import read_hand_model_data
 from haptic.hand.model import OPENHAND
 
 NO_MODEL = "none"  # the hand model of shards without MANO parameters
 MANO = "mano"  # of shards whose labels are MANO's and absolute already, so that no file is asked for
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, a limit on files
 MAX_RETRIES = 1000  # damaged pictures in one clip
 
 
@@ -130,7 +130,8 @@ def convert(
     out.mkdir(parents=True, exist_ok=True)
     for rest in out.glob(f".writing-{request.split}-*"):
         shutil.rmtree(rest)
-    _keep_recipe(out / f"{request.split}.json", data_set, request, config)
+    recipe = _recipe(data_set, request, config)
+    keep_recipe(out / f"{request.split}.json", recipe, shards=f"its shards of {request.split}")
     jobs = plan_shards(source.units, out, request.split, config.hands_per_shard)
     missing = [job for job in jobs if not job.path.exists()]
     say(f"{data_set.title}, {request.split}: {len(source.units)} units in {len(jobs)} shards, of which "
@@ -153,11 +154,11 @@ def convert(
             f"interrupted; {tally.shards} new shards in {out} are complete, the same command goes on from there"
         ) from None
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in NO_SPACE:
             raise
         raise ValueError(
-            f"{out}: no space is left; the shards that are there are complete. Free some space and give the same "
-            "command again"
+            f"{out}: no space is left ({error.strerror}); the shards that are there are complete. Free some space and "
+            "give the same command again"
         ) from None
     say(f"{tally.clips} clips, {tally.frames} frames, {tally.hands} hands in {tally.shards} new shards; "
         f"{len(tally.damaged)} damaged")  # fmt: skip
@@ -327,10 +328,10 @@ def _write_in_process(job: ShardJob) -> Tally:
     return _PROCESS_WORKER[0].write(job)
 
 
-def _keep_recipe(path: Path, data_set: DataSet, request: Request, config: ConvertConfig) -> None:
-    """Write down what the shards of a split are made of, or compare it with what is written there."""
+def _recipe(data_set: DataSet, request: Request, config: ConvertConfig) -> dict[str, Any]:
+    """Return what the shards of a split are made of."""
     mano = request.mano
-    recipe = {
+    return {
         "data_set": data_set.name,
         "split": request.split,
         "hand_model": NO_MODEL if mano is None else mano.name,
@@ -341,19 +342,6 @@ def _keep_recipe(path: Path, data_set: DataSet, request: Request, config: Conver
         "max_frame_px": config.max_frame_px,
         "options": dict(request.options),
     }
-    written: dict[str, Any] = {}
-    if path.exists():
-        with suppress(ValueError):
-            written = json.loads(path.read_text())
-        changed = sorted(name for name in recipe if recipe[name] != written.get(name))
-        if changed:
-            raise ValueError(
-                f"{path.parent}: its shards of {request.split} were made with another {', '.join(changed)}; take "
-                "another folder, or the same options to go on"
-            )
-        return
-    with atomic_write(path) as file:
-        file.write(json.dumps(recipe, indent=1).encode())
 
 
 def _check_damage(tally: Tally, max_damaged: int, out: Path) -> None:
@@ -369,7 +357,6 @@ def _too_damaged(damaged: list[str], max_damaged: int) -> str:
 
 
 def _progress(done: int, total: int, tally: Tally, passed_s: float) -> str:
-    left_s = passed_s / done * (total - done)
-    left = f"{left_s / 3600:.1f} h" if left_s > 5400 else f"{left_s / 60:.0f} min" if left_s > 90 else f"{left_s:.0f} s"
+    left = time_in_words(passed_s / done * (total - done))
     rate = tally.frames / max(passed_s, 1e-9)
     return f"shard {done} of {total}, {tally.frames} frames, {tally.hands} hands, {rate:.0f} frames/s, {left} left"

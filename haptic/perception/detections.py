@@ -69,7 +69,8 @@ def follow_given(
     for frame in frames:
         times_s.append(frame.time_s)
         for detection in by_frame.pop(frame.index, []):
-            completed.append(detection if detector is None else complete(detection, frame, detector))
+            is_unseen = detector is None or frame.is_lost
+            completed.append(detection if is_unseen else complete(detection, frame, detector))
     if by_frame:
         raise ValueError(
             f"{origin}: names frame {min(by_frame)}, but the video has frames 0 to {len(times_s) - 1}; "

@@ -84,6 +84,9 @@ class HandTracker:
 
     def step(self, frame: Frame) -> list[HandDetection]:
         """Take the next frame; return what is seen of the hands followed in it."""
+        if frame.is_lost:
+            self._association.advance(frame.index, frame.time_s, [], lambda *_: None)
+            return []
         if self._cuts.begins_with(frame.image):
             self._detector.restart()
             self._association.end_all()

@@ -5,6 +5,7 @@ and gives the same frames each time.
 """
 
 import glob
+import heapq
 import math
 import re
 import warnings
@@ -37,17 +38,25 @@ URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # Path makes one slash 
 
 # Each decoding thread holds a few frames, and an 8K frame is 50 MB.
 MAX_DECODER_THREADS = 4
+# A shorter way from picture to picture is no hole, even where packets between gave no picture (some never do).
+HOLE_FRAMES = 1.5
+MAX_ERRORS_AT_END = 64  # no decoder holds back more pictures
 # Headers count frames that edit lists skip; only a larger shortfall means that the file was cut.
 MISSING_FRAMES_ALLOWED = 0.02
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One upright picture of a video: RGB, 8 bits. `time_s` counts from the first frame."""
+    """One upright picture of a video: RGB, 8 bits. `time_s` counts from the first frame.
+
+    `is_lost` is True where the file is damaged: the frame has its number and its time, but its picture is the last one
+    before it that could be read, and says nothing of this moment.
+    """
 
     index: int
     time_s: float
     image: np.ndarray
+    is_lost: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,8 @@ class VideoInput:
 class VideoSource(Protocol):
     """A video that can be read several times.
 
-    `warning` is None, or says after a whole reading that the file stopped early; `num_decoded` is then the number
-    of frames that came.
+    `warning` is None, or says after a whole reading that the file stopped early or has holes; `num_decoded` is then the
+    number of frames that came.
     """
 
     info: VideoInfo
@@ -168,44 +177,48 @@ class VideoFile:
         """Yield the frames with start <= index < stop; every call decodes from the file's beginning."""
         limits = [limit for limit in (stop, self.num_decoded) if limit is not None]
         end = min(limits) if limits else None
+        if end == 0:
+            return
         index, previous_s = 0, -math.inf
         first_s: float | None = None
-        failure: FFmpegError | None = None
+        last: Any = None
+        lost: list[int] = []
         with self._open() as container:
-            stream = self._video_stream(container)
-            decoded = container.decode(stream)
-            while end is None or index < end:
-                try:
-                    raw = next(decoded)
-                except StopIteration:
-                    break
-                except FFmpegError as error:
-                    failure = error
-                    break
-                time_s = index / self._fps if raw.time is None else float(raw.time)
+            reading = _Reading(container, self._video_stream(container), self._fps)
+            for read_s, raw in reading.pictures():
+                time_s = index / self._fps if read_s is None else read_s
                 first_s = time_s if first_s is None else first_s
                 # Repeated or falling stamps occur in broken files; time must grow all the same.
                 time_s = max(time_s - first_s, previous_s + 1e-3)
                 previous_s = time_s
+                if raw is None:
+                    lost.append(index)
+                else:
+                    last = raw
                 if index >= start:
-                    yield Frame(index, time_s, _upright_rgb(raw, self._stored_size))
+                    yield Frame(index, time_s, _upright_rgb(last, self._stored_size), is_lost=raw is None)
                 index += 1
-            else:
-                return
-        self._note_end(index, failure)
+                if end is not None and index >= end:
+                    return
+        self._note_end(index, lost, reading.failure)
 
-    def _note_end(self, index: int, failure: FFmpegError | None) -> None:
-        """Remember how many frames there are, and say so if the file promised more."""
+    def _note_end(self, index: int, lost: list[int], failure: FFmpegError | None) -> None:
+        """Remember how many frames there are, and say so if the file promised more or some of them are lost."""
         self.num_decoded = index
         expected = self.info.num_frames
         short = expected is not None and index < expected * (1 - MISSING_FRAMES_ALLOWED) - 2
-        if failure is None and not short:
-            return
         promised = f" of {expected}" if expected else ""
         reason = f" ({failure.strerror})" if failure else ""
-        self.warning = (
-            f"{self.path}: the file is cut or damaged: {index}{promised} frames decode{reason}; those are used"
-        )
+        if lost:
+            ending = f", and all from {index} on" if short else ""
+            self.warning = (
+                f"{self.path}: the file is damaged{reason}: {len(lost)} frames are lost, the first of them {lost[0]}"
+                f"{ending}; the other {index - len(lost)}{promised} are used, at their true times"
+            )
+        elif failure is not None or short:
+            self.warning = (
+                f"{self.path}: the file is cut or damaged: {index}{promised} frames decode{reason}; those are used"
+            )
 
     def _open(self) -> Any:
         try:
@@ -233,16 +246,83 @@ class VideoFile:
         return stream
 
     def _first_frame(self, container: Any, stream: Any) -> Any:
-        reason = "it has no frames"
-        try:
-            for raw in container.decode(stream):
-                return raw
-        except FFmpegError as error:
-            reason = str(error.strerror)
+        reading = _Reading(container, stream, self._fps)
+        for _, raw in reading.pictures():
+            return raw
+        reason = str(reading.failure.strerror) if reading.failure else "it has no frames"
         raise ValueError(
             f"{self.path}: not one frame decodes ({reason}); expected at least one; check that it plays, or convert it "
             "to mp4"
         )
+
+
+class _Reading:
+    """One pass through a video stream that goes on behind damaged places.
+
+    What follows a damaged place is predicted from what is lost, and comes out smeared without a word until the next
+    key frame: only with that one pictures are sound again. The times of those between are in the file all the same.
+    """
+
+    def __init__(self, container: Any, stream: Any, fps: float) -> None:
+        self.failure: FFmpegError | None = None
+        self._container, self._stream, self._fps = container, stream, fps
+        self._waiting: list[int] = []  # times, in the stream's ticks, of the packets whose picture has not come
+        self._is_smeared = False
+        self._last_ticks: int | None = None  # of the last picture that came
+
+    def pictures(self) -> Iterator[tuple[float | None, Any]]:
+        """Yield time and picture in the order of time; the picture is None where it is lost between sound ones."""
+        for packet in self._packets():
+            if packet.pts is not None and not packet.is_discard:
+                heapq.heappush(self._waiting, packet.pts)
+            for raw in self._decoded(packet):
+                if self._is_sound(raw):
+                    yield from ((ticks * float(self._stream.time_base), None) for ticks in self._lost_before(raw))
+                    self._last_ticks = raw.pts
+                    yield (None if raw.time is None else float(raw.time)), raw
+
+    def _packets(self) -> Iterator[Any]:
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                yield next(packets)
+            except StopIteration:
+                return
+            except FFmpegError as error:  # the container itself ends here
+                self.failure = self.failure or error
+                return
+
+    def _decoded(self, packet: Any) -> list[Any]:
+        """Return the pictures that come with a packet; at the film's end errors stand before those still held back."""
+        is_last = packet.size == 0
+        for _ in range(MAX_ERRORS_AT_END if is_last else 1):
+            try:
+                return list(packet.decode())
+            except EOFError:
+                return []
+            except FFmpegError as error:
+                self.failure = self.failure or error
+                self._is_smeared = True
+        return []
+
+    def _is_sound(self, raw: Any) -> bool:
+        if raw.key_frame and not raw.is_corrupt:
+            self._is_smeared = False
+        elif raw.is_corrupt and self._last_ticks is not None:
+            self._is_smeared = True
+        return not self._is_smeared
+
+    def _lost_before(self, raw: Any) -> list[int]:
+        """Return the times of the pictures that should have come since the last one; packets may also hold none."""
+        if raw.pts is None:
+            return []
+        passed = []
+        while self._waiting and self._waiting[0] <= raw.pts:
+            passed.append(heapq.heappop(self._waiting))
+        last_ticks = self._last_ticks
+        if last_ticks is None or (raw.pts - last_ticks) * float(self._stream.time_base) < HOLE_FRAMES / self._fps:
+            return []
+        return sorted({ticks for ticks in passed if last_ticks < ticks < raw.pts})
 
 
 class PictureSequence:

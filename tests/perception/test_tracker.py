@@ -112,6 +112,19 @@ def test_a_missing_frame_is_filled_marked_and_weighs_nothing():
     )
 
 
+def test_a_frame_lost_to_damage_is_filled_and_not_looked_into():
+    """The picture that is shown there is an older one: a hand in it is not where the hand is."""
+    detector = Scripted(script(20, steady((300, 200))), script(20, steady((300, 200))))
+    tracker = HandTracker(detector, QUIET)
+    for index in range(20):
+        frame = picture(index)
+        tracker.step(replace(frame, is_lost=True) if 8 <= index < 12 else frame)
+    (found,) = tracker.finish()
+    assert found.frame_index.tolist() == list(range(20))
+    assert found.observed.tolist() == [not 8 <= index < 12 for index in range(20)]
+    assert not any(8 <= index < 12 for index, _ in detector.looks)
+
+
 def test_a_hand_is_never_invented_before_its_first_and_after_its_last_sighting():
     seen = script(30, lambda index: hand_at(index, (200, 150)) if 10 <= index < 20 else None)
     (found,) = track(seen, 30)

@@ -193,6 +193,111 @@ def test_a_cut_video_gives_its_beginning_and_says_so(tmp_path):
     np.testing.assert_array_equal(np.stack(first), np.stack(second))
 
 
+def moving_dot(count):
+    """Pictures on which a light square wanders over noise: what is predicted from a lost picture shows."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 120, (96, 128, 3), dtype=np.uint8)
+    pictures = []
+    for index in range(count):
+        picture = np.roll(noise, 3 * index, axis=1)
+        picture[30:60, index : index + 30] = 255
+        pictures.append(picture)
+    return pictures
+
+
+def film_with_key_frames(path, count=90, every=15, pts=None, bframes=2):
+    """A film in H.264 whose pictures are predicted from one another between key frames."""
+    options = {"g": str(every), "bf": str(bframes), "sc_threshold": "0", "crf": "18"}
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for index, picture in enumerate(moving_dot(count)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = (40 * index if pts is None else pts[index]), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def damage(path, first, last):
+    """Write noise over the packets whose pictures are shown from `first` to `last`, in order of time."""
+    with av.open(str(path)) as container:
+        packets = sorted((packet for packet in container.demux(video=0) if packet.size), key=lambda packet: packet.pts)
+        places = [(packet.pos, packet.size) for packet in packets[first : last + 1]]
+    data = bytearray(path.read_bytes())
+    for position, size in places:
+        data[position : position + size] = np.random.default_rng(position).bytes(size)
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("bframes", [0, 2])
+def test_behind_a_hole_frames_have_their_numbers_their_times_and_sound_pictures(tmp_path, bframes):
+    whole = list(open_video(film_with_key_frames(tmp_path / "whole.mp4", bframes=bframes)).frames())
+    assert not any(frame.is_lost for frame in whole)
+    path = film_with_key_frames(tmp_path / "clip.mp4", bframes=bframes)
+    damage(path, 34, 36)
+    video = open_video(path)
+    frames = list(video.frames())
+    assert [frame.index for frame in frames] == list(range(90))
+    assert [frame.time_s for frame in frames] == pytest.approx([index / 25 for index in range(90)])
+    lost = [frame.index for frame in frames if frame.is_lost]
+    assert set(range(34, 37)) <= set(lost) <= set(range(30, 45))  # up to the next key frame, in which nothing is wrong
+    for frame in frames:
+        off = np.abs(frame.image.astype(int) - whole[frame.index].image).mean()
+        assert off < 0.5 or frame.is_lost, f"picture {frame.index} is off by {off:.1f} and is not called lost"
+    held = frames[lost[0] - 1].image
+    np.testing.assert_array_equal(frames[lost[0]].image, held)
+    assert f"{len(lost)} frames are lost, the first of them {lost[0]}" in video.warning
+    assert str(path) in video.warning
+    assert video.num_decoded == 90
+    again = list(video.frames())
+    assert [frame.is_lost for frame in again] == [frame.is_lost for frame in frames]
+    assert [frame.index for frame in video.frames(start=lost[0] + 1, stop=60)] == list(range(lost[0] + 1, 60))
+
+
+def test_a_hole_in_a_film_of_variable_rate_keeps_every_time(tmp_path):
+    pts = list(np.cumsum(np.random.default_rng(1).integers(20, 90, 90)).tolist())
+    path = film_with_key_frames(tmp_path / "clip.mp4", pts=pts)
+    damage(path, 40, 41)
+    frames = list(open_video(path).frames())
+    assert any(frame.is_lost for frame in frames)
+    assert [frame.time_s for frame in frames] == pytest.approx([(stamp - pts[0]) / 1000 for stamp in pts], abs=1e-3)
+
+
+def test_a_film_damaged_behind_its_last_key_frame_ends_there(tmp_path):
+    path = film_with_key_frames(tmp_path / "clip.mp4")
+    damage(path, 80, 81)
+    video = open_video(path)
+    frames = list(video.frames())
+    assert 75 <= len(frames) <= 80
+    assert not any(frame.is_lost for frame in frames)
+    assert f"{len(frames)} of 90" in video.warning
+
+
+def test_two_holes_and_a_damaged_end_are_said_in_one_line(tmp_path):
+    path = film_with_key_frames(tmp_path / "clip.mp4")
+    damage(path, 20, 21)
+    damage(path, 50, 52)
+    damage(path, 78, 79)
+    video = open_video(path)
+    frames = list(video.frames())
+    lost = [frame.index for frame in frames if frame.is_lost]
+    assert {20, 21, 50, 51, 52} <= set(lost)
+    assert f"and all from {len(frames)} on" in video.warning
+    assert "\n" not in video.warning
+
+
+def test_a_film_whose_first_picture_is_damaged_begins_with_its_first_sound_one(tmp_path):
+    whole = list(open_video(film_with_key_frames(tmp_path / "whole.mp4", bframes=0)).frames())
+    path = film_with_key_frames(tmp_path / "clip.mp4", bframes=0)
+    damage(path, 0, 0)
+    frames = list(open_video(path).frames())
+    assert len(frames) == 75
+    assert frames[0].time_s == 0
+    assert np.abs(frames[0].image.astype(int) - whole[15].image).mean() < 0.5
+
+
 def text_file(path):
     path.write_text("this is not a video\n" * 200)
 

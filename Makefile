@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "Installing haptic and what it needs into $(VENV): some minutes, some 7 GB (torch brings its CUDA libraries)"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[train,depth,dev]"
 	rm -f $(VENV)/.installed-*
 	touch $@
 

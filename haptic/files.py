@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -203,8 +203,16 @@ def _copy_reconstructor(kind: type, base: type, state: Any) -> Any:
     raise UnsafePickleError(f"an object of class {kind!r}")
 
 
+def _plain_dict(*_factory: Any) -> dict[Any, Any]:
+    """Take the place of `defaultdict`: what it would make of missing keys is not wanted."""
+    return {}
+
+
 ADMITTED: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "defaultdict"): _plain_dict,
+    ("__builtin__", "dict"): dict,
+    ("builtins", "dict"): dict,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _encode,
@@ -241,14 +249,18 @@ class RestrictedUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for `module.name`, or refuse it by name."""
-        if (module, name) in ADMITTED:
-            return ADMITTED[module, name]
-        if self._placeholders:
+        if self._placeholders and (module, name) not in ADMITTED:
             return Placeholder
-        raise UnsafePickleError(
-            f"{self._name}: the pickle names {module}.{name}, which is not plain data; it was not opened. "
-            "Expected numpy arrays, numbers, strings, lists and dicts (and MANO's scipy and chumpy arrays)"
-        )
+        return _admitted(module, name, where=self._name)
+
+
+def _admitted(module: str, name: str, *, where: str) -> Callable[..., Any]:
+    if (module, name) in ADMITTED:
+        return ADMITTED[module, name]
+    raise UnsafePickleError(
+        f"{where}: the pickle names {module}.{name}, which is not plain data; it was not opened. "
+        "Expected numpy arrays, numbers, strings, lists and dicts (and MANO's scipy and chumpy arrays)"
+    )
 
 
 def load_plain_pickle(path: Path) -> Any:
@@ -270,6 +282,74 @@ def load_plain_pickle_bytes(data: bytes, *, name: str) -> Any:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         raise ValueError(f"{name}: not a readable pickle ({type(error).__name__}: {error})") from None
+
+
+class _JoblibArray:
+    """Takes the state of joblib's NumpyArrayWrapper, which stands where an array's bytes follow in the file itself."""
+
+    def __init__(self) -> None:
+        self.state: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state if isinstance(state, dict) else {}
+
+    def read(self, file: io.BytesIO) -> np.ndarray:
+        """Return the array, and leave the file where the pickle goes on."""
+        dtype, shape, order = (self.state.get(key) for key in ("dtype", "shape", "order"))
+        if self.state.get("subclass") is not np.ndarray or not isinstance(dtype, np.dtype) or dtype.hasobject:
+            raise UnsafePickleError(f"an array of class {self.state.get('subclass')!r} and type {dtype!r}")
+        shape = tuple(int(side) for side in shape or ())
+        if self.state.get("numpy_array_alignment_bytes") is not None:
+            file.seek(int.from_bytes(file.read(1), "little"), io.SEEK_CUR)
+        count = int(np.prod(shape, dtype=np.int64))
+        data = file.read(count * dtype.itemsize)
+        if len(data) != count * dtype.itemsize:
+            raise EOFError("the file ends within an array")
+        flat = np.frombuffer(data, dtype).copy()
+        return flat.reshape(shape[::-1]).T if order == "F" else flat.reshape(shape)
+
+
+_PythonUnpickler: Any = pickle._Unpickler  # the one in Python: what it does at an operation can be changed
+
+
+class _JoblibUnpickler(_PythonUnpickler):
+    """Reads what `joblib.dump` writes without compression, with the same classes admitted as elsewhere."""
+
+    def __init__(self, file: io.BytesIO, *, name: str) -> None:
+        super().__init__(file, encoding="latin-1")
+        self._source, self._name = file, name
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for `module.name`, or refuse it by name."""
+        if (module, name) == ("joblib.numpy_pickle", "NumpyArrayWrapper"):
+            return _JoblibArray
+        return _admitted(module, name, where=self._name)
+
+    def load_build(self) -> None:
+        """Put the array in the place of what announces it."""
+        super().load_build()
+        if isinstance(self.stack[-1], _JoblibArray):
+            self.stack[-1] = self.stack[-1].read(self._source)
+
+    dispatch: ClassVar = {**_PythonUnpickler.dispatch, pickle.BUILD[0]: load_build}
+
+
+def load_joblib(path: Path) -> Any:
+    """Read a file of `joblib.dump` (WHAM's output), or a pickle, of plain data; nothing in it is executed.
+
+    Raises:
+        UnsafePickleError: it holds anything but plain data; the class is named.
+        ValueError: it is no such file, a compressed one, or a damaged one.
+    """
+    data = path.read_bytes()
+    if data[:1] != b"\x80":
+        raise ValueError(f"{path}: not a pickle, or a compressed one; write it with joblib.dump(..., compress=0)")
+    try:
+        return plain_arrays(_JoblibUnpickler(io.BytesIO(data), name=str(path)).load())
+    except UnsafePickleError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ValueError(f"{path}: not a readable pickle ({type(error).__name__}: {error})") from None
 
 
 def is_zip(path: Path) -> bool:

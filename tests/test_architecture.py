@@ -34,6 +34,7 @@ HOMES = {
     "av": {"perception", "vis", "data"},
     "viser": {"export"},
     "matplotlib": {"vis"},
+    "transformers": {"evaluation"},
     "jsonargparse": {"cli", "evaluation"},  # the entry points
 }
 

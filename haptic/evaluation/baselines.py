@@ -1,12 +1,14 @@
 """Methods: a clip becomes trajectories. A method's name says all there is to it.
 
-BASE[/constant-depth][@CAMERA][+REFINEMENT]
+BASE[/DEPTH][@CAMERA][+REFINEMENT]
 
 keypoints                 detector's joints, pose and place solved in each frame (no network)
 keypoints-gt              the same from the labelled 2D joints, without metric landmarks
 haptic                    the network over windows, its depth chained            (needs --checkpoint)
 weak2full                 the network frame by frame, depth from its weak camera (needs --checkpoint)
 .../constant-depth        the wrists' rays stay, their depth is that of the first frame seen
+.../zoedepth, /depth-anything   the depth of the visible hand in a depth map      (extra [depth]; --zoedepth, ...)
+.../wham                  the depth of the wrist of WHAM's body                  (needs --wham and --smpl)
 ...@diagonal, @x1.5, ...  a focal length of the image's diagonal, or so many times the true one
 ...+refine, +first-order  refined by ours, or by the paper's 1000 first-order steps
 """
@@ -22,9 +24,11 @@ from torch import Tensor
 
 from haptic.data.augment import Augmentation, make_clip
 from haptic.evaluation.clips import ClipPictures, EvalClip, truth_track
+from haptic.evaluation.depth_maps import DepthNetwork
 from haptic.evaluation.first_order import objective_value, refine_first_order
 from haptic.evaluation.observing import detector_track
 from haptic.evaluation.predictions import PredictedHand, Prediction
+from haptic.evaluation.uplift import BodyWrists, at_depth, uplift_by_depth_maps, uplift_by_wham
 from haptic.geometry.cameras import intrinsics
 from haptic.geometry.lift import lift_at_depth, weak_depth
 from haptic.hand.landmarks import LandmarkKind, load_landmark_model
@@ -39,11 +43,13 @@ from haptic.records import Camera, HandParams, HandPrediction, HandTrack, Trajec
 from haptic.refinement.refine import refine
 
 Base = Literal["keypoints", "keypoints-gt", "haptic", "weak2full"]
+Depth = Literal["own", "constant-depth", "zoedepth", "depth-anything", "wham"]
 Refinement = Literal["off", "refine", "first-order"]
 BASES: tuple[Base, ...] = ("keypoints", "keypoints-gt", "haptic", "weak2full")
 NEEDS_NETWORK = ("haptic", "weak2full")
+DEPTHS: tuple[Depth, ...] = ("constant-depth", "zoedepth", "depth-anything", "wham")
 NAME = re.compile(
-    r"(?P<base>[a-z0-9-]+?)(?P<depth>/constant-depth)?(@(?P<camera>true|diagonal|x[0-9.]+))?(\+(?P<refinement>refine|first-order))?"
+    r"(?P<base>[a-z0-9-]+?)(/(?P<depth>constant-depth|zoedepth|depth-anything|wham))?(@(?P<camera>true|diagonal|x[0-9.]+))?(\+(?P<refinement>refine|first-order))?"
 )
 MIN_DEPTH_M = 0.05
 
@@ -53,14 +59,14 @@ class Method:
     """A method by its parts."""
 
     base: Base
-    is_constant_depth: bool = False
+    depth: Depth = "own"
     camera: str = "true"
     refinement: Refinement = "off"
 
     @property
     def name(self) -> str:
         """The name it is asked for by."""
-        depth = "/constant-depth" if self.is_constant_depth else ""
+        depth = "" if self.depth == "own" else f"/{self.depth}"
         camera = "" if self.camera == "true" else f"@{self.camera}"
         return self.base + depth + camera + ("" if self.refinement == "off" else f"+{self.refinement}")
 
@@ -68,6 +74,11 @@ class Method:
     def needs_network(self) -> bool:
         """Say whether it needs a checkpoint."""
         return self.base in NEEDS_NETWORK
+
+    @property
+    def needs_depth_map(self) -> bool:
+        """Say whether it needs a depth network."""
+        return self.depth in ("zoedepth", "depth-anything")
 
 
 DEFAULT_METHODS = (
@@ -91,11 +102,12 @@ def parse_method(name: str) -> Method:
     scale = match["camera"][1:] if match and (match["camera"] or "").startswith("x") else "1"
     if match is None or base is None or scale.count(".") > 1 or not 0.05 < float(scale) < 20:
         raise ValueError(
-            f"there is no method {name!r}; expected BASE[/constant-depth][@diagonal or @x1.5][+refine or "
-            f"+first-order], BASE one of {', '.join(BASES)}"
+            f"there is no method {name!r}; expected BASE[/DEPTH][@diagonal or @x1.5][+refine or +first-order], BASE "
+            f"one of {', '.join(BASES)}, DEPTH one of {', '.join(DEPTHS)}"
         )
     refinement: Refinement = match["refinement"] or "off"  # type: ignore[assignment]
-    return Method(base, match["depth"] is not None, match["camera"] or "true", refinement)
+    depth: Depth = match["depth"] or "own"  # type: ignore[assignment]
+    return Method(base, depth, match["camera"] or "true", refinement)
 
 
 def method_camera(method: Method, camera: Camera, *, width_px: int, height_px: int) -> Camera:
@@ -120,6 +132,8 @@ class MethodRunner:
     hand_model: HandModel
     detector: HandDetector | None = None
     network: Network | None = None
+    depth_networks: dict[Depth, DepthNetwork] = field(default_factory=dict)
+    bodies: list[BodyWrists] | None = None  # whom WHAM sees
     seconds: dict[str, float] = field(default_factory=dict)
     objectives: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -163,14 +177,24 @@ class MethodRunner:
             return placed
         track, kind = self._track(method, name), self._landmark_kind(method)
         landmark_model = load_landmark_model(kind)
+        start = time.perf_counter()
         if method.refinement == "refine":
             ((refined, _report),) = refine(self.hand_model, [placed], [track], landmark_model=landmark_model)
         else:
             refined = refine_first_order(self.hand_model, placed, track, landmark_model)
+        spent = time.perf_counter() - start
         for stage, trajectory in (("before", placed), ("after", refined)):
             value = objective_value(self.hand_model, placed, trajectory, track, landmark_model)
             self.objectives.append(
-                {"sequence": self.clip.key, "hand": name, "method": method.name, "at": stage, "objective": float(value)}
+                {
+                    "sequence": self.clip.key,
+                    "hand": name,
+                    "method": method.name,
+                    "at": stage,
+                    "objective": float(value),
+                    "seconds": spent,
+                    "frames": len(placed.frame_index),
+                }
             )
         return refined
 
@@ -184,9 +208,8 @@ class MethodRunner:
         return self._placed[key]
 
     def _make(self, method: Method, name: str) -> Trajectory | None:
-        if method.is_constant_depth:
-            moving = self._place(replace(method, is_constant_depth=False), name)
-            return None if moving is None else hold_depth(self.hand_model, moving)
+        if method.depth != "own":
+            return self._with_depth(method, name)
         info = self.clip.info
         camera = method_camera(method, self.clip.labels(name).camera, width_px=info.width_px, height_px=info.height_px)
         if method.needs_network:
@@ -200,6 +223,36 @@ class MethodRunner:
             return None
         settings = KeypointInitConfig(landmark_kind=self._landmark_kind(method))
         return _init(self.hand_model, track, camera, settings, info.width_px)
+
+    def _with_depth(self, method: Method, name: str) -> Trajectory | None:
+        """Return the hand of the same method with another depth."""
+        own = replace(method, depth="own")
+        if method.needs_depth_map:
+            # One depth map per frame, whatever the number of hands: they are lifted together.
+            placed = {one: self._place(own, one) for one in self.clip.hands}
+            hands = {one: hand for one, hand in placed.items() if hand is not None}
+            lifted, notes = uplift_by_depth_maps(
+                self.hand_model, hands, self.pictures.frame, self._depth_network(method),
+                width_px=self.clip.info.width_px, height_px=self.clip.info.height_px,
+            )  # fmt: skip
+            self.notes.extend(notes)
+            for one in self.clip.hands:
+                self._placed[method.name, one] = lifted.get(one)
+            return lifted.get(name)
+        moving = self._place(own, name)
+        if moving is None or method.depth == "constant-depth":
+            return None if moving is None else hold_depth(self.hand_model, moving)
+        if self.bodies is None:
+            raise ValueError(f"{method.name}: needs WHAM's results; give --wham and --smpl, or leave the method out")
+        lifted_hand = uplift_by_wham(self.hand_model, moving, self.bodies)
+        if lifted_hand is None:
+            self.notes.append(f"{name}: WHAM has no body in any of its frames")
+        return lifted_hand
+
+    def _depth_network(self, method: Method) -> DepthNetwork:
+        if method.depth not in self.depth_networks:
+            raise ValueError(f"{method.name}: no depth network is given")
+        return self.depth_networks[method.depth]
 
     def _landmark_kind(self, method: Method) -> LandmarkKind:
         return "joints" if method.base == "keypoints-gt" else "mediapipe"
@@ -225,8 +278,7 @@ def hold_depth(model: HandModel, trajectory: Trajectory) -> Trajectory:
         wrist = trajectory_joints(model, trajectory)[:, 0]
     seen = torch.nonzero(trajectory.observed)
     first = int(seen[0]) if len(seen) else 0
-    moved = wrist * (wrist[first, 2] / wrist[:, 2].clamp(min=MIN_DEPTH_M))[:, None]
-    return replace(trajectory, params=replace(trajectory.params, transl=trajectory.params.transl + moved - wrist))
+    return at_depth(model, trajectory, wrist[first, 2].expand(len(wrist)))
 
 
 def _init(
@@ -249,7 +301,7 @@ class NetworkOnClip:
     def __call__(self, method: Method, name: str, camera: Camera) -> Trajectory:
         """Return a hand's trajectory by windows (`haptic`) or frame by frame (`weak2full`)."""
         track = self._pictures.track(name)
-        num_frames = len(track.labels.frame_index)
+        num_frames = len(self._clip.labels(name).frame_index)  # the shard's track may go on
         if method.base == "haptic":
             windows = cut_windows(num_frames, WindowConfig())
             answers = [self._answer(track, window.frames) for window in windows]
@@ -261,7 +313,7 @@ class NetworkOnClip:
             answers, prediction = frames, HandPrediction(**joined)
         is_right = bool(self._clip.labels(name).is_right)
         seen = camera if is_right else mirror_camera(camera, self._clip.info.width_px)
-        side_px = self._network.model.config.box_share * track.labels.box_side_px
+        side_px = self._network.model.config.box_share * track.labels.box_side_px[:num_frames]
         if method.base == "haptic":
             first = list(windows[0].frames)
             weak = weak_depth(answers[0].scale[0], side_px[first], seen.K[first])
@@ -270,7 +322,7 @@ class NetworkOnClip:
         else:
             depth = sane_weak_depth(weak_depth(prediction.scale[0], side_px, seen.K))
         depth = depth.clamp(min=MIN_DEPTH_M)
-        transl = lift_at_depth(prediction.shift_crop[0], track.labels.box_center_img, depth, seen.K)
+        transl = lift_at_depth(prediction.shift_crop[0], track.labels.box_center_img[:num_frames], depth, seen.K)
         betas = prediction.betas[0]
         shared = torch.zeros_like(betas) if self._zero_betas else betas.mean(0).expand_as(betas)
         if not self._zero_betas:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +82,24 @@ def _shard_clips(set_name: str, url: str, store: ShardStore) -> list[EvalClip]:
             hands[name] = labels_from_npz(labels, where=shard.where(key, f"{name}.npz"))
         clips.append(EvalClip(set_name, key, url, info, hands, digest.hexdigest()))
     return clips
+
+
+def first_frames(clip: EvalClip, num_frames: int) -> EvalClip:
+    """Return the beginning of a sequence, without hands that appear later."""
+    hands = {}
+    for name, hand in clip.hands.items():
+        places = torch.nonzero(hand.labels.frame_index < num_frames)[:, 0]
+        if len(places):
+            rows = places.numpy()
+            hands[name] = StoredHand(
+                cut_labels(hand.labels, places), hand.crop_scale[rows], hand.crop_offset_px[rows]
+            )  # fmt: skip
+    return replace(
+        clip,
+        info=replace(clip.info, num_frames=min(num_frames, clip.info.num_frames)),
+        hands=hands,
+        digest=hashlib.sha256(f"{clip.digest}, first {num_frames}".encode()).hexdigest(),
+    )
 
 
 class ClipPictures:

@@ -187,7 +187,7 @@ def _read_obj(folder: Path, clip: EvalClip, model: HandModel | None) -> Predicti
     if model is None or not model.name.startswith(MANO):
         raise ValueError(f"{paths[0]}: holds a mesh, no joints; give --hand-model MANO_RIGHT.pkl, which has its joints")
     found: Placed = {}
-    turned = {_turn(face) for face in model.faces.tolist()}
+    turned = _face_codes(model.faces.numpy())
     for path in paths:
         frame = _frame_of(path)
         verts, faces = _load_obj(path)
@@ -196,16 +196,15 @@ def _read_obj(folder: Path, clip: EvalClip, model: HandModel | None) -> Predicti
                 f"{path}: {len(verts)} vertices; expected FRAME_HAND.obj with MANO's {NUM_VERTS}, as HaMeR's and "
                 "WiLoR's demos write them"
             )
-        as_right = np.mean([_turn(face) in turned for face in faces])
-        as_left = np.mean([_turn(face[::-1]) in turned for face in faces])
-        if max(as_right, as_left) < 0.5:
+        as_right, as_left = (float(np.isin(_face_codes(one), turned).mean()) for one in (faces, faces[:, ::-1]))
+        if not max(as_right, as_left) > 0.5:
             raise ValueError(f"{path}: its {len(faces)} faces are not MANO's, so its vertices are not either")
         verts = verts * OPENGL
-        _put(found, path, frame, _regressed(model, verts), verts, is_right=bool(as_right > as_left))
+        _put(found, path, frame, _regressed(model, verts), verts, is_right=as_right > as_left)
     return _prediction(found, folder / clip.key)
 
 
-def _load_obj(path: Path) -> tuple[np.ndarray, list[list[int]]]:
+def _load_obj(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return vertices and triangles of a Wavefront file; colours, normals and the like are passed over."""
     verts, faces = [], []
     try:
@@ -215,16 +214,17 @@ def _load_obj(path: Path) -> tuple[np.ndarray, list[list[int]]]:
                 verts.append([float(part) for part in parts[:3]])
             elif kind == "f":
                 faces.append([int(part.split("/")[0]) - 1 for part in parts])
-        array = np.array(verts, np.float64).reshape(-1, 3)
+        return np.array(verts, np.float64).reshape(-1, 3), np.array(faces, np.int64).reshape(-1, 3)
     except (ValueError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not a readable OBJ ({error})") from None
-    return array, faces
 
 
-def _turn(face: list[int]) -> tuple[int, ...]:
-    """Return a face from its lowest vertex on, in its own sense of turning."""
-    first = face.index(min(face))
-    return tuple(face[first:] + face[:first])
+def _face_codes(faces: np.ndarray) -> np.ndarray:
+    """Return a number for each triangle: the same whichever corner comes first, another if it is turned over."""
+    first = faces.argmin(axis=1)
+    rows = np.arange(len(faces))
+    corners = [faces[rows, (first + step) % 3] for step in range(3)]
+    return (corners[0] * NUM_VERTS + corners[1]) * NUM_VERTS + corners[2]
 
 
 def _regressed(model: HandModel, verts: np.ndarray) -> np.ndarray:

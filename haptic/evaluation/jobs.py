@@ -12,9 +12,11 @@ import torch
 
 import haptic
 from haptic.data.shards import ShardStore
-from haptic.evaluation.baselines import Method, MethodRunner, parse_method
+from haptic.evaluation.baselines import Depth, Method, MethodRunner, parse_method
 from haptic.evaluation.clips import ClipPictures, EvalClip
+from haptic.evaluation.depth_maps import DEPTH_ANYTHING, ZOEDEPTH, TransformersDepth
 from haptic.evaluation.predictions import read_prediction, write_prediction
+from haptic.evaluation.uplift import WHAM_FILE, BodyWrists, load_smpl_wrists, read_wham
 from haptic.files import atomic_write, sha256_of
 from haptic.hand.model import HandModel, load_hand_model
 from haptic.inference.network import Device, choose_device
@@ -24,7 +26,7 @@ from haptic.pipeline import Network
 
 # A prediction is made again when any of this code has changed since.
 CODE = ("geometry", "hand", "losses", "models", "perception", "inference", "refinement")
-OWN_CODE = ("baselines.py", "first_order.py", "observing.py")
+OWN_CODE = ("baselines.py", "depth_maps.py", "first_order.py", "observing.py", "uplift.py")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class MethodFiles:
     hand_model: Path | None
     checkpoint: Path | None
     device: Device
+    zoedepth: str = ZOEDEPTH  # a folder, or a name on the hub
+    depth_anything: str = DEPTH_ANYTHING
+    wham: Path | None = None  # SEQUENCE/wham_output.pkl
+    smpl: Path | None = None
 
     def prediction(self, method: str, key: str) -> Path:
         """Return where a method's prediction of a sequence lies."""
@@ -75,6 +81,12 @@ def fingerprint(method: str, clip: EvalClip, files: MethodFiles) -> str:
     parts = [method, clip.digest, code_digest(), _hand_model(files.hand_model).name]
     if parse_method(method).needs_network and files.checkpoint is not None:
         parts.append(_checkpoint_digest(files.checkpoint))
+    depth = parse_method(method).depth
+    if depth in ("zoedepth", "depth-anything"):
+        parts += _weights_digest(_depth_source(depth, files))
+    if depth == "wham" and files.wham is not None:
+        path = files.wham / clip.key / WHAM_FILE
+        parts.append(sha256_of(path) if path.is_file() else "none")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -105,6 +117,12 @@ def run_methods(job: MethodJob) -> str:
         hand_model=_hand_model(job.files.hand_model),
         detector=_detector() if any(method.base == "keypoints" for method in methods) else None,
         network=_network(job.files) if any(method.needs_network for method in methods) else None,
+        depth_networks={
+            method.depth: _depth_network(_depth_source(method.depth, job.files), job.files.device)
+            for method in methods
+            if method.needs_depth_map
+        },
+        bodies=_bodies(job) if any(method.depth == "wham" for method in methods) else None,
     )
     for method in methods:
         _run_one(runner, method, job)
@@ -150,6 +168,35 @@ def _hand_model(path: Path | None) -> HandModel:
 @lru_cache(maxsize=1)
 def _checkpoint_digest(path: Path) -> str:
     return sha256_of(path)
+
+
+def _depth_source(depth: Depth, files: MethodFiles) -> str:
+    return files.zoedepth if depth == "zoedepth" else files.depth_anything
+
+
+@lru_cache(maxsize=2)
+def _depth_network(source: str, device: Device) -> TransformersDepth:
+    return TransformersDepth(source, device=choose_device(device))
+
+
+@lru_cache(maxsize=2)
+def _weights_digest(source: str) -> tuple[str, ...]:
+    """Return a folder's weights by their digests; a name on the hub stands for itself."""
+    weights = sorted(Path(source).glob("*.safetensors")) if Path(source).is_dir() else []
+    return tuple(sha256_of(path) for path in weights) or (source,)
+
+
+def _bodies(job: MethodJob) -> list[BodyWrists]:
+    """Return whom WHAM sees in a sequence; no one if it has no file of it."""
+    if job.files.wham is None or job.files.smpl is None:
+        raise ValueError("methods with WHAM need --wham and --smpl")
+    path = job.files.wham / job.clip.key / WHAM_FILE
+    return read_wham(path, _smpl_wrists(job.files.smpl)) if path.is_file() else []
+
+
+@lru_cache(maxsize=1)
+def _smpl_wrists(path: Path) -> Any:
+    return load_smpl_wrists(path)
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,10 @@ def write_report(
     write_sequences(out / "sequences.csv", scored.sequences)
     write_frames(out, scored.frames, kind=frames)
     _write_protocols(out / "protocols.json", scored.benchmark)
-    _write_times(scored, out, files)
+    refinements = _write_times(scored, out, files)
+    if refinements:
+        _write_text(out / "timing.md", refinements)
+        scored.console += f"\n\n{refinements}"
     if has_pictures:
         _write_plots(scored, out)
         _write_worst(scored, out)
@@ -85,7 +89,9 @@ def _write_protocols(path: Path, benchmark: Benchmark) -> None:
     _write_text(path, json.dumps(content, indent=1) + "\n")
 
 
-def _write_times(scored: Scored, out: Path, files: MethodFiles) -> None:
+def _write_times(scored: Scored, out: Path, files: MethodFiles) -> str:
+    """Write seconds and objectives; return a table of what refinement does and takes, empty if there is none."""
+    rows: list[dict[str, Any]] = []
     times: list[list[Any]] = []
     objectives: list[list[Any]] = []
     for method in scored.methods:
@@ -95,6 +101,7 @@ def _write_times(scored: Scored, out: Path, files: MethodFiles) -> None:
                 continue
             report = json.loads(path.read_text())
             times.append([method, clip.set_name, clip.key, report["frames"], f"{report['seconds']:.3f}"])
+            rows += report["objectives"]
             objectives += [
                 [row["method"], clip.set_name, row["sequence"], row["hand"], row["at"], f"{row['objective']:.6g}"]
                 for row in report["objectives"]
@@ -103,6 +110,37 @@ def _write_times(scored: Scored, out: Path, files: MethodFiles) -> None:
     if objectives:
         head = ["method", "set", "sequence", "hand", "at", "objective"]
         write_csv(out / "refinement.csv", head, objectives)
+    return refinement_table(rows)
+
+
+def refinement_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Return, per method, the mean objective before and after, on how many tracks it is lower, and seconds per track.
+
+    "Lower" compares two refinements of one start on one track, so it is told where both have run.
+    """
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    after = {(row["method"], row["sequence"], row["hand"]): row["objective"] for row in rows if row["at"] == "after"}
+    lines = [
+        "| refinement | tracks | frames | objective before | after | median after | lowest on | seconds per track |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for method in methods:
+        own = {at: [row for row in rows if row["method"] == method and row["at"] == at] for at in ("before", "after")}
+        start = method.rpartition("+")[0]
+        rivals = [other for other in methods if other.rpartition("+")[0] == start and other != method]
+        tracks = [(row["sequence"], row["hand"]) for row in own["after"]]
+        shared = [track for track in tracks if all((rival, *track) in after for rival in rivals)] if rivals else []
+        wins = sum(after[method, *track] <= min(after[rival, *track] for rival in rivals) for track in shared)
+        means = [float(np.mean([row["objective"] for row in own[at]])) for at in ("before", "after")]
+        median = float(np.median([row["objective"] for row in own["after"]]))
+        frames = sum(row["frames"] for row in own["after"])
+        seconds = float(np.mean([row["seconds"] for row in own["after"]]))
+        lowest = f"{wins} of {len(shared)}" if shared else "-"
+        lines.append(
+            f"| {method} | {len(tracks)} | {frames} | {means[0]:.4g} | {means[1]:.4g} | {median:.4g} | {lowest} | "
+            f"{seconds:.1f} |"
+        )
+    return "\n".join(lines) + "\n" if methods else ""
 
 
 def _write_plots(scored: Scored, out: Path) -> None:

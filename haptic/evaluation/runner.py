@@ -25,9 +25,18 @@ from jsonargparse import ActionYesNo, ArgumentParser
 
 from haptic.data.shards import ShardStore, expand_shards
 from haptic.evaluation.baselines import DEFAULT_METHODS, NETWORK_METHODS, parse_method
-from haptic.evaluation.benchmarks import NAMES, Benchmark, clips_of_set, find_benchmark, find_shards, missing_sets
+from haptic.evaluation.benchmarks import (
+    NAMES,
+    Benchmark,
+    beginnings,
+    clips_of_set,
+    find_benchmark,
+    find_shards,
+    missing_sets,
+)
 from haptic.evaluation.checks import PairedHand, pair_hands
-from haptic.evaluation.clips import EvalClip, list_clips, local_urls
+from haptic.evaluation.clips import EvalClip, first_frames, list_clips, local_urls
+from haptic.evaluation.depth_maps import DEPTH_ANYTHING, ZOEDEPTH
 from haptic.evaluation.exchange import export_inputs, read_system
 from haptic.evaluation.jobs import MethodFiles, MethodJob, calm_process, folder_name, is_done, run_methods
 from haptic.evaluation.meshes import HandModels, pair_meshes
@@ -59,6 +68,10 @@ class EvalConfig:
     shards_dir: Path | None = None  # with what data_prep wrote, DATA_SET/SPLIT-*.tar
     checkpoint: Path | None = None
     hand_model: Path | None = None
+    zoedepth: str = ZOEDEPTH
+    depth_anything: str = DEPTH_ANYTHING
+    wham: Path | None = None
+    smpl: Path | None = None
     device: Device = "auto"
     is_quick: bool = False
     seed: int = 0
@@ -68,12 +81,15 @@ class EvalConfig:
     frames: FramesFormat = "auto"
     export_inputs: Path | None = None
     has_pictures: bool = True
+    first_frames: int | None = None  # of each sequence
     is_official: bool = False  # write the file for the set's own scorer
     official_list: Path | None = None  # HO3D's evaluation.txt
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ValueError(f"--workers is {self.workers}; at least one process is needed")
+        if self.first_frames is not None and self.first_frames < 1:
+            raise ValueError(f"--first-frames is {self.first_frames}; at least one frame is needed")
         if self.seed < 0:
             raise ValueError(f"--seed is {self.seed}; it must be zero or more")
         if self.is_quick and self.benchmark != "openhand":
@@ -83,6 +99,11 @@ class EvalConfig:
         for name in self.chosen_methods:
             if parse_method(name).needs_network and self.checkpoint is None:
                 raise ValueError(f"--methods {name}: needs a network; give --checkpoint, or leave the method out")
+            if parse_method(name).depth == "wham" and (self.wham is None or self.smpl is None):
+                raise ValueError(
+                    f"--methods {name}: needs WHAM's results; give --wham DIR with SEQUENCE/wham_output.pkl, and "
+                    "SMPL's own file with --smpl, or leave the method out"
+                )
         if self.is_official and find_benchmark(self.benchmark, seed=self.seed, is_quick=False).official is None:
             raise ValueError(f"--official: {self.benchmark} has no scorer of its own; freihand, ho3d and ho3d-v2 have")
         both = set(self.chosen_methods) & set(self.predictions)
@@ -110,13 +131,20 @@ def evaluate(config: EvalConfig, *, command: str = "", say: Callable[[str], None
     for line in notes:
         say(line)
     clips = find_clips(benchmark, shards, config, say)
+    if config.first_frames is not None:
+        benchmark = beginnings(benchmark, config.first_frames)
+        cut = (first_frames(clip, config.first_frames) for clip in clips)
+        clips = [clip for clip in cut if clip.hands]
     if config.export_inputs is not None:
         export_inputs(config.export_inputs, clips, ShardStore())
         say(f"the sequences' frames, cameras and boxes are in {config.export_inputs}")
     if not config.chosen_methods and not config.predictions:
         return Scored(benchmark, clips, notes=notes, command=command)
     config.out.mkdir(parents=True, exist_ok=True)
-    files = MethodFiles(config.out, config.hand_model, config.checkpoint, config.device)
+    files = MethodFiles(
+        config.out, config.hand_model, config.checkpoint, config.device,
+        config.zoedepth, config.depth_anything, config.wham, config.smpl,
+    )  # fmt: skip
     _run_missing(config, clips, files, say)
     scored = Scored(benchmark, clips, notes=notes, command=command)
     hand_model = None if config.hand_model is None else load_hand_model(config.hand_model)
@@ -320,6 +348,10 @@ def read_config(arguments: Sequence[str]) -> EvalConfig:
         shards_dir=_path(values["shards_dir"]),
         checkpoint=_path(values["checkpoint"]),
         hand_model=_path(values["hand_model"]),
+        zoedepth=values["zoedepth"],
+        depth_anything=values["depth_anything"],
+        wham=_path(values["wham"]),
+        smpl=_path(values["smpl"]),
         device=values["device"],
         is_quick=values["quick"],
         seed=values["seed"],
@@ -329,6 +361,7 @@ def read_config(arguments: Sequence[str]) -> EvalConfig:
         frames=values["frames"],
         export_inputs=_path(values["export_inputs"]),
         has_pictures=values["pictures"],
+        first_frames=values["first_frames"],
         is_official=values["official"],
         official_list=_path(values["official_list"]),
     )
@@ -352,6 +385,10 @@ def build_parser() -> ArgumentParser:
     add("--shards-dir", type=str | None, default=None, help="what data_prep wrote: DATA_SET/SPLIT-*.tar")
     add("--checkpoint", type=str | None, default=None, help="the network's weights")
     add("--hand-model", type=str | None, default=None, help="MANO_RIGHT.pkl, for weights trained on it")
+    add("--zoedepth", type=str, default=ZOEDEPTH, help="folder or hub name of its weights, for BASE/zoedepth")
+    add("--depth-anything", type=str, default=DEPTH_ANYTHING, help="the same, for BASE/depth-anything")
+    add("--wham", type=str | None, default=None, help="folder with SEQUENCE/wham_output.pkl, for BASE/wham")
+    add("--smpl", type=str | None, default=None, help="SMPL_NEUTRAL.pkl, whose wrists WHAM's bodies have")
     add("--device", type=Device, default="auto", help="for the network")
     add("--quick", action=ActionYesNo(no_prefix="no-"), default=False, help="openhand: 12 clips of 32 frames")
     add("--seed", type=int, default=0, help="of the synthetic sets and of the bootstrap")
@@ -362,6 +399,7 @@ def build_parser() -> ArgumentParser:
     add("--frames", type=FramesFormat, default="auto", help="format of the numbers per frame")
     add("--export-inputs", type=str | None, default=None, help="write frames, cameras and boxes for other systems")
     add("--pictures", action=ActionYesNo(no_prefix="no-"), default=True, help="plots and strips")
+    add("--first-frames", type=int | None, default=None, help="only so many frames of each sequence")
     add("--official", action=ActionYesNo(no_prefix="no-"), default=False,
         help="freihand, ho3d: write official/METHOD/pred.json for the set's own scorer")  # fmt: skip
     add("--official-list", type=str | None, default=None, help="HO3D's evaluation.txt: the order of its scorer")

@@ -15,6 +15,7 @@ from haptic.evaluation.baselines import DEFAULT_METHODS, NETWORK_METHODS, parse_
 from haptic.evaluation.benchmarks import find_benchmark
 from haptic.evaluation.exchange import export_inputs, read_system
 from haptic.evaluation.predictions import read_prediction, write_prediction
+from haptic.evaluation.report import refinement_table
 from haptic.evaluation.runner import main, read_config
 from haptic.perception.cameras import CameraConfig, video_camera
 from haptic.perception.detections import read_detections
@@ -191,3 +192,27 @@ def test_every_shipped_config_is_understood(path, tmp_path):
     assert find_benchmark(config.benchmark, seed=0, is_quick=config.is_quick).protocols
     for name in config.shards:
         assert name in find_benchmark(config.benchmark, seed=0, is_quick=False).sets
+
+
+def test_the_beginnings_of_sequences_are_another_protocol_and_end_where_they_are_cut(short_shard, tmp_path):
+    pytest.importorskip("braceexpand")
+    assert run(short_shard, tmp_path, "--first-frames", "3", "--no-pictures", methods=METHODS[:1]) == 0
+    rows = list(csv.DictReader((tmp_path / "sequences.csv").open()))
+    assert [row["num_frames"] for row in rows] == ["3"] * 3
+    (used,) = [one for one in json.loads((tmp_path / "protocols.json").read_text()).values() if one["data_set"] == SET]
+    assert used["split"] == "s0 val, first 3 frames"
+    assert len(read_prediction(tmp_path / "predictions" / METHODS[0] / "one.npz").hands["right_0"].frame_index) == 3
+
+
+def test_refinements_of_one_start_are_compared_on_the_tracks_that_both_have():
+    rows = [
+        {"method": f"keypoints+{kind}", "sequence": str(track), "hand": "right_0", "at": at, "objective": value,
+         "seconds": seconds, "frames": 8}
+        for kind, values, seconds in (("refine", (1.0, 3.0), 2.0), ("first-order", (2.0, 2.0), 50.0))
+        for track, after in enumerate(values)
+        for at, value in (("before", 10.0), ("after", after))
+    ]  # fmt: skip
+    table = refinement_table(rows).splitlines()
+    assert "| keypoints+refine | 2 | 16 | 10 | 2 | 2 | 1 of 2 | 2.0 |" in table
+    assert "| keypoints+first-order | 2 | 16 | 10 | 2 | 2 | 1 of 2 | 50.0 |" in table
+    assert refinement_table([]) == ""

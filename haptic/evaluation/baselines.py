@@ -349,6 +349,7 @@ class NetworkOnClip:
             crop_side_px=sides.crop_side_px,
             frame_side_px=sides.frame_side_px,
             box_share=sides.box_share,
+            anti_alias=sides.anti_alias,
         ).as_clip()
         model = self._network.model.eval()
         device = next(model.parameters()).device

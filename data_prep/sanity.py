@@ -11,7 +11,7 @@ from haptic.hand.joints import PARENTS_21
 
 CHECKED_UNITS = 40
 MAX_REPROJECTION_PX = 1.0
-MAX_BONE_SPREAD = 0.02  # of a bone's length, over a clip
+MAX_BONE_SPREAD = 0.1  # of a bone's length, over a clip; fingertips that are vertices move by 3 %
 MAX_ACCELERATION = 200.0  # m/s^2; a fast strike reaches some 100
 BONES = [(joint, parent) for joint, parent in enumerate(PARENTS_21) if parent >= 0]
 
@@ -129,6 +129,11 @@ def _faults(found: Sanity) -> Iterator[str]:
     bones = np.concatenate(found.bone_mm) if found.bone_mm else np.zeros(0)
     if len(bones) and not 5 < np.median(bones) < 80:
         yield f"bones are {np.median(bones):.3g} mm long (median); a hand's are some 30: another unit?"
+    if found.bone_spread and np.median(found.bone_spread) > MAX_BONE_SPREAD:
+        yield (
+            f"bones change their length by {np.median(found.bone_spread):.0%} within a clip (median); expected below "
+            f"{MAX_BONE_SPREAD:.0%}: are frames of several hands mixed up, or axes scaled apart?"
+        )
     swift = np.concatenate(found.acceleration) if found.acceleration else np.zeros(0)
     if len(swift) and np.percentile(swift, 99) > MAX_ACCELERATION:
         yield f"1 % of the wrists accelerate by more than {np.percentile(swift, 99):.0f} m/s^2; a hand stays below 100"

@@ -1,6 +1,7 @@
 """The converter: wrong folders, half downloads, damage, full disks, interruptions, resuming, several processes."""
 
 import errno
+import resource
 import shutil
 
 import numpy as np
@@ -115,11 +116,24 @@ def test_a_full_disk_leaves_only_whole_shards(h2o, tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(data_prep.convert.SampleWriter, "close", full)
     assert main(arguments(h2o, tmp_path / "out")) == 1
-    assert "no space is left; the shards that are there are complete" in capsys.readouterr().err
+    assert "no space is left (No space left on device); the shards that are there" in capsys.readouterr().err
     shards = sorted((tmp_path / "out").glob("*.tar"))
     assert len(shards) == 2
     assert not any(scan_shard(path).fault for path in shards)
     assert not list((tmp_path / "out").glob(".writing*"))
+
+
+def test_a_file_that_may_not_grow_further_is_told_as_no_space(h2o, tmp_path, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # a shard of this download has some 60 kB
+    try:
+        assert main(arguments(h2o, tmp_path / "out")) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "no space is left (File too large)" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["train.json"]
+    assert main(arguments(h2o, tmp_path / "out")) == 0  # the same command goes on
+    assert len(list((tmp_path / "out").glob("*.tar"))) == 4
 
 
 def test_an_interruption_says_what_is_there(h2o, tmp_path, monkeypatch):
@@ -149,6 +163,17 @@ def test_check_tells_counts_and_finds_another_unit(h2o, capsys):
         path.write_text(" ".join(map(str, numbers)))
     assert main(["h2o", "--root", str(h2o), "--split", "train", "--check"]) == 1
     assert "another unit?" in capsys.readouterr().out
+
+
+def test_check_finds_bones_that_grow_within_a_clip(h2o, capsys):
+    for path in sorted(h2o.glob("subject1/h1/*/cam4/hand_pose/*.txt")):
+        numbers = np.array(path.read_text().split(), float)
+        hand = numbers[65:].reshape(21, 3)
+        # Frames 0, 1, 2: 1, 1.3 and 1.6 times as large about the wrist. Their spread is 0.245 / 1.3 = 19 %.
+        hand[:] = hand[0] + (hand - hand[0]) * (1 + 0.3 * int(path.stem))
+        path.write_text(" ".join(map(str, numbers)))
+    assert main(["h2o", "--root", str(h2o), "--split", "train", "--check"]) == 1
+    assert "bones change their length by 19% within a clip" in capsys.readouterr().out
 
 
 def test_preview_writes_a_sheet(h2o, tmp_path):

@@ -11,6 +11,7 @@ from data_prep.dataset import Request
 from data_prep.datasets import mtc
 from data_prep.datasets.onehand10k import open_onehand10k
 from data_prep.hand_side import SideJudge
+from data_prep.registry import find_data_set
 from haptic.perception.detector import detection_from_joints
 
 SIZE = (300, 200)
@@ -111,6 +112,9 @@ def test_mpii_hands_have_their_side_and_unknown_points(
         assert hand.was_right == name.endswith("right_0")
         assert hand.labels.joints_img_weight[0].tolist() == [1.0] * 20 + [0.0]
         assert_labels_hit_the_blobs(hand)
+    # PCKh scales by 0.7 of the head's box; it travels in the clip's source.
+    for clip in clips_of(find_data_set("mpii-nzsl").open(Request(tmp_path, "manual_train"))).values():
+        assert clip.source.endswith("head_box [[140, 20], [170, 60]]")
 
 
 # ---- MTC

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 
 import cv2
 import numpy as np
@@ -58,6 +59,11 @@ def test_fpha_hands_lie_in_the_colour_pictures(fpha, split, to_shards, read_hand
 
 
 def test_fpha_leaves_out_what_its_readme_calls_bad(fpha):
+    for name in ("Subject_2/put_tea_bag/2", "Subject_4/flip_sponge/2"):  # and Subject_2/close_milk/4
+        for folder in ("Hand_pose_annotation_v1", "Video_files"):
+            shutil.copytree(fpha[0] / folder / "Subject_2/close_milk/4", fpha[0] / folder / name)
+    units = find_data_set("fpha").open(Request(fpha[0], "subject_train")).units
+    assert [unit.name for unit in units] == ["Subject_1/open_juice/1"]
     for split in ("action_test", "subject_test"):
         assert find_data_set("fpha").open(Request(fpha[0], split)).units == []
 
@@ -105,10 +111,13 @@ def test_egodexter_tips_of_left_hands_keep_their_places(tmp_path, picture, save_
         assert np.asarray(crop.pixels)[round(float(tip[1])), round(float(tip[0])), 2] < 80  # yellow
 
 
-@pytest.mark.parametrize("folders", [("handpose/refinehandpose_right", "handpose/refinehandpose_left"),
-                                     ("Hand_pose/handpose_right_hand", "Hand_pose/handpose_left_hand")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("folders", "digits"),  # of a frame's number in its file's name
+    [(("handpose/refinehandpose_right", "handpose/refinehandpose_left"), 1),
+     (("Hand_pose/handpose_right_hand", "Hand_pose/handpose_left_hand"), 5)],
+)  # fmt: skip
 def test_hoi4d_hands_of_either_folder_lie_in_the_film(
-    tmp_path, folders, motion, smplx_joints, picture, save_picture, to_shards, read_hands, mano, posed_joints,
+    tmp_path, folders, digits, motion, smplx_joints, picture, save_picture, to_shards, read_hands, mano, posed_joints,
     assert_labels_hit_the_blobs,
 ):  # fmt: skip
     name, without = "ZY20210800001/H1/C1/N19/S100/s02/T1", "ZY20210800001/H1/C2/N19/S100/s02/T1"
@@ -133,7 +142,7 @@ def test_hoi4d_hands_of_either_folder_lie_in_the_film(
                 "poseCoeff": np.concatenate([hand.global_aa[frame], hand.finger[frame]]), "beta": hand.betas[frame],
                 "trans": hand.transl[frame], "kps2D": pixels,
             }  # fmt: skip
-            (tmp_path / folder / name / f"{frame}.pickle").write_bytes(pickle.dumps(record))
+            (tmp_path / folder / name / f"{frame:0{digits}d}.pickle").write_bytes(pickle.dumps(record))
     rgb = tmp_path / "HOI4D_release" / name / "align_rgb"
     rgb.mkdir(parents=True)
     film = cv2.VideoWriter(str(rgb / "image.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 15, (1920, 1080))
@@ -143,6 +152,8 @@ def test_hoi4d_hands_of_either_folder_lie_in_the_film(
     log = tmp_path / "HOI4D_annotations" / name / "3Dseg" / "output.log"
     log.parent.mkdir(parents=True)
     log.write_text("".join(f"{i} {i} {i + 1}\n1 0 0 {0.1 * i}\n0 1 0 0\n0 0 1 0\n0 0 0 1\n" for i in range(3)))
+    # The sequence without hand poses is passed over.
+    assert [unit.name for unit in find_data_set("hoi4d").open(Request(tmp_path, "release", mano)).units] == [name]
     shards, tally = to_shards("hoi4d", tmp_path, "release", mano=mano)
     hands = read_hands(shards)
     assert tally.damaged == []

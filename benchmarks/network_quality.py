@@ -7,11 +7,12 @@ python benchmarks/network_quality.py depth results/heldout data/heldout-*/synthe
 python benchmarks/network_quality.py videos VIDEO [VIDEO ...] [--checkpoint FILE] [--max-frames N]
     2D PCK against the detector's joints, landmark offsets applied, from the network and from keypoints, before and
     after refinement
-
-Every command prints to the screen and writes nothing.
+python benchmarks/network_quality.py curve RUN [RUN ...] --out curve.png
+    losses and validation of a run's metrics.csv, or of several runs that went on from each other
 """
 
 import argparse
+import csv
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -49,7 +50,13 @@ def main() -> None:
     videos.add_argument("videos", nargs="+", type=Path)
     videos.add_argument("--checkpoint", type=Path, help="another network than the shipped one")
     videos.add_argument("--max-frames", type=int)
+    curve = commands.add_parser("curve")
+    curve.add_argument("runs", nargs="+", type=Path)
+    curve.add_argument("--out", type=Path, default=Path("curve.png"))
     options = parser.parse_args()
+    if options.command == "curve":
+        draw_curve(options.runs, options.out)
+        return
     if options.command == "videos":
         tell_videos(options.videos, options.checkpoint, options.max_frames)
         return
@@ -158,6 +165,40 @@ def combinations() -> tuple[tuple[Init, Refine], ...]:
 def described(shares: np.ndarray) -> str:
     """Return PCK at each share."""
     return "  ".join(f"PCK@{share:g} {100 * np.mean(shares <= share):5.1f} %" for share in SHARES)
+
+
+def draw_curve(runs: Sequence[Path], out: Path) -> None:
+    """Draw what training lost and what validation said over the hands that were seen."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6))
+    panels = {
+        "where joints lie in the crop (share of its side)": ("train/guide_2d", "train/joints_2d"),
+        "3D joints about the wrist (m, L1)": ("train/joints_3d", "train/image_joints_3d"),
+        "validation (mm)": ("val/pa_mpjpe_mm", "val/ra_mpjpe_mm", "val/ga_mpjpe_mm"),
+    }
+    before = 0.0
+    for run in runs:
+        with (run / "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        for axis, (title, names) in zip(axes, panels.items(), strict=True):
+            for number, name in enumerate(names):
+                seen = [(before + float(row["hands_seen"]), float(row[name])) for row in rows
+                        if row.get(name) and row["hands_seen"]]  # fmt: skip
+                if seen:
+                    label = name.partition("/")[2] if run == runs[0] else None
+                    axis.plot(*zip(*seen, strict=True), color=f"C{number}", label=label, linewidth=1)
+            axis.set_title(title, fontsize=10)
+            axis.set_xlabel("hands seen")
+            axis.set_ylim(bottom=0)
+            axis.legend(fontsize=8)
+        before += max((float(row["hands_seen"]) for row in rows if row["hands_seen"]), default=0.0)
+    figure.tight_layout()
+    figure.savefig(out, dpi=100)
+    print(f"written to {out}")
 
 
 if __name__ == "__main__":

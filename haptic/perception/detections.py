@@ -69,8 +69,9 @@ def follow_given(
     for frame in frames:
         times_s.append(frame.time_s)
         for detection in by_frame.pop(frame.index, []):
-            is_unseen = detector is None or frame.is_lost
-            completed.append(detection if is_unseen else complete(detection, frame, detector))
+            if detector is not None and not frame.is_lost:
+                detection = complete(detection, frame, detector)
+            completed.append(detection)
     if by_frame:
         raise ValueError(
             f"{origin}: names frame {min(by_frame)}, but the video has frames 0 to {len(times_s) - 1}; "

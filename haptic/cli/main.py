@@ -25,6 +25,7 @@ from jsonargparse import Namespace as Arguments
 
 import haptic
 from haptic.cli.batch import BatchOptions, OutputOptions, run_batch
+from haptic.cli.config_files import check_config_files, config_faults_named, config_files_of
 from haptic.cli.demo import DEMO_CLIP
 from haptic.cli.messages import describe_error, say
 from haptic.cli.progress import BarProgress, NoProgress
@@ -88,7 +89,11 @@ def _stop(_number: int, _frame: Any) -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     parser = build_parser()
-    options = parser.parse_args(_join_intrinsics(sys.argv[1:] if arguments is None else arguments))
+    words = _join_intrinsics(sys.argv[1:] if arguments is None else arguments)
+    files = config_files_of(words)
+    check_config_files(parser, files)
+    with config_faults_named(parser, files):
+        options = parser.parse_args(words)
     inputs_given = list(options.inputs) or _inputs_of_config_files(options.config or [])
     if options.demo:
         inputs_given.insert(0, str(find_asset(DEMO_CLIP)))
@@ -101,9 +106,9 @@ def _run(arguments: Sequence[str] | None) -> int:
         raise ValueError(
             f"--detections and --cameras belong to one video, and {len(inputs)} are given; run them one by one"
         )
-    config = parser.instantiate(options)
-    progress = NoProgress() if options.quiet else BarProgress()
-    return run_batch(inputs, _batch_options(options, config), progress)
+    with config_faults_named(parser, files):
+        batch = _batch_options(options, parser.instantiate(options))
+    return run_batch(inputs, batch, NoProgress() if options.quiet else BarProgress())
 
 
 def _join_intrinsics(arguments: Sequence[str]) -> list[str]:
@@ -280,8 +285,6 @@ def _one_line(message: str, parser: ArgumentParser) -> str:
         text = f"--{match['key'].replace('_', '-') if '.' not in match['key'] else match['key']} {said}"
     elif match := re.search(r"ption '(?P<key>[^']+)'", text):
         text = f"{text.rstrip('.')}; {_nearest(match['key'], parser)}"
-    if "--config" in sys.argv or any(word.startswith("--config=") for word in sys.argv) or ".yaml" in message:
-        text = text if ".y" in text else f"{text} (in a --config file)"
     return text
 
 

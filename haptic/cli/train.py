@@ -12,6 +12,7 @@ from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from typing import Any
 
+from haptic.cli.config_files import check_config_files, config_faults_named, config_files_of
 from haptic.cli.main import TeachingParser, hush_libraries
 from haptic.cli.messages import describe_error
 
@@ -63,9 +64,13 @@ def _run(arguments: Sequence[str] | None) -> int:
     from haptic.training.run import TerminatedError, TrainConfig, train
 
     parser = build_parser()
-    options = parser.parse_args(arguments)
-    text = parser.dump(options, skip_none=False)
-    parts: Any = parser.instantiate(options)
+    words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    files = config_files_of(words)
+    check_config_files(parser, files)
+    with config_faults_named(parser, files):
+        options = parser.parse_args(words)
+        text = parser.dump(options, skip_none=False)
+        parts: Any = parser.instantiate(options)
     config = TrainConfig(
         run=parts.run,
         data=parts.data,

@@ -2,7 +2,9 @@
 
 import math
 import os
+import signal
 import sys
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -263,7 +265,19 @@ def _import_mediapipe() -> Any:
         import mediapipe.tasks.python.vision
     except (ImportError, OSError) as error:
         raise DetectorLoadError(_load_message(error)) from None
+    _outlive_profiler()
     return mediapipe
+
+
+def _outlive_profiler() -> None:
+    """Let SIGPROF pass: mediapipe's own profiler raises it now and then, and by default it ends the process.
+
+    mediapipe ignores it too, but behind Python's back, and Lightning puts back what Python knows when a training is
+    over: whoever then looked for hands in the same process was killed.
+    """
+    is_ours_to_set = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGPROF")
+    if is_ours_to_set and signal.getsignal(signal.SIGPROF) == signal.SIG_DFL:
+        signal.signal(signal.SIGPROF, signal.SIG_IGN)
 
 
 def _create_landmarker(mediapipe: Any, config: DetectorConfig, purpose: str) -> Any:

@@ -44,6 +44,19 @@ def by_side(detections):
     return {found.is_right: found for found in detections}
 
 
+def test_a_detector_outlives_its_librarys_profiler_and_whoever_puts_signals_back():
+    code = (
+        "import signal, os\n"
+        "from haptic.perception.detector import HandLandmarker\n"
+        "HandLandmarker().close()\n"
+        "signal.signal(signal.SIGPROF, signal.getsignal(signal.SIGPROF))\n"  # as Lightning does after a training
+        "os.kill(os.getpid(), signal.SIGPROF)\n"
+        "print('alive')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.endswith("alive\n"), (done.returncode, done.stderr[-500:])
+
+
 def test_the_label_is_the_persons_own_hand(landmarker, egocentric):
     hands = by_side(landmarker.detect(egocentric))
     assert set(hands) == {False, True}

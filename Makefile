@@ -8,6 +8,7 @@ STAMP = $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | 
 
 demo: install
 	$(BIN)/python infer.py --demo --out outputs/demo --overwrite
+	$(BIN)/python infer.py --demo --init network --out outputs/demo-network --overwrite
 
 test: install
 	$(BIN)/python -m pytest

@@ -55,6 +55,8 @@ INTERHAND = "InterHand2.6M: root-aligned MPJPE of each hand, MRRPE of clips with
 HELD_OUT = "Made by data_prep.synthetic, see checkpoints/openhand_tiny.md."
 OfficialFormat = Literal["freihand", "ho3d"]
 
+MADE = "synthetic"  # what data_prep.synthetic calls its shards; no split of a data set
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -112,8 +114,8 @@ SHARDS: dict[str, ShardSource] = {
     "freihand-eval": ShardSource("freihand", "evaluation"),
     "ho3d-v2-eval": ShardSource("ho3d-v2", "evaluation"),
     "ho3d-v3-eval": ShardSource("ho3d-v3", "evaluation"),
-    "heldout-allocentric": ShardSource("heldout-allocentric", "synthetic"),
-    "heldout-egocentric": ShardSource("heldout-egocentric", "synthetic"),
+    "heldout-allocentric": ShardSource("heldout-allocentric", MADE),
+    "heldout-egocentric": ShardSource("heldout-egocentric", MADE),
 }
 
 
@@ -363,6 +365,8 @@ def missing_sets(benchmark: Benchmark, found: Mapping[str, str]) -> list[str]:
 
 def _how_to_get(name: str) -> str:
     source = SHARDS.get(name)
+    if source is not None and source.split == MADE:
+        return f"make them as checkpoints/openhand_tiny.md says, and give --shards-dir, or --shards {name}=PATTERN"
     if source is None:
         return f"write them as docs/shards.md says and give --shards {name}='DIR/*.tar'"
     return (

@@ -71,6 +71,11 @@ class Method:
         return self.base + depth + camera + ("" if self.refinement == "off" else f"+{self.refinement}")
 
     @property
+    def needs_detector(self) -> bool:
+        """Say whether it looks for joints: to start from, or to be refined by."""
+        return self.base == "keypoints" or (self.base != "keypoints-gt" and self.refinement != "off")
+
+    @property
     def needs_network(self) -> bool:
         """Say whether it needs a checkpoint."""
         return self.base in NEEDS_NETWORK

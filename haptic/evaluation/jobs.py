@@ -115,7 +115,7 @@ def run_methods(job: MethodJob) -> str:
         clip=job.clip,
         pictures=ClipPictures(job.clip, _store()),
         hand_model=_hand_model(job.files.hand_model),
-        detector=_detector() if any(method.base == "keypoints" for method in methods) else None,
+        detector=_detector() if any(method.needs_detector for method in methods) else None,
         network=_network(job.files) if any(method.needs_network for method in methods) else None,
         depth_networks={
             method.depth: _depth_network(_depth_source(method.depth, job.files), job.files.device)

@@ -192,3 +192,11 @@ def test_first_order_steps_lower_our_objective_and_keep_the_shape(clip, open_han
     assert bool(after.is_right) == bool(start.is_right)
     ((ours, _report),) = refine(open_hand, [start], [track], landmark_model=joints)
     assert float(objective_value(open_hand, start, ours, track, joints)) < values[1]
+
+
+@pytest.mark.parametrize(("name", "needed"), [
+    ("keypoints", True), ("keypoints+refine", True), ("keypoints-gt", False), ("keypoints-gt+refine", False),
+    ("haptic", False), ("haptic+refine", True), ("weak2full/constant-depth", False), ("weak2full+first-order", True),
+])  # fmt: skip
+def test_who_starts_from_joints_or_is_refined_by_them_needs_the_detector(name, needed):
+    assert parse_method(name).needs_detector is needed

@@ -26,7 +26,10 @@ INFER = [
         "refinement:\n  stages:\n  - name: all\n    free: [no]\n",
         "refinement.stages: free is 'False'; expected one of",
     ),
-    ("refinement:\n  stages:\n  - names: all\n", "refinement.stages[0].names is no option; did you mean refinement.stages"),
+    (
+        "refinement:\n  stages:\n  - names: all\n",
+        "refinement.stages[0].names is no option; did you mean refinement.stages",
+    ),
     ("fov_deg: 200\n", "fov_deg is 200"),
     ("focal_px: [1, 2\n", "line 2: not YAML"),
     ("- 1\n- 2\n", "holds [1, 2]; expected keys and values"),

@@ -25,9 +25,11 @@ from haptic.data.shards import ShardStore
 from haptic.evaluation.clips import EvalClip, list_clips
 from haptic.evaluation.jobs import MethodFiles
 from haptic.evaluation.predictions import read_prediction
+from haptic.hand.mirror import mirror_points
 from haptic.hand.model import load_hand_model
 from haptic.hand.reprojection import measure_reprojection
 from haptic.metrics import align_frames, pa_mpjpe, ra_mpjpe
+from haptic.models.checkpoint import load_checkpoint, shipped_checkpoint
 from haptic.pipeline import Init, Network, PipelineConfig, Refine, reconstruct
 
 WINDOW_FRAMES = 8
@@ -90,7 +92,7 @@ def upright(clip: EvalClip, name: str) -> Tensor:
     """Return a hand's true joints (T, 21, 3) as a right hand's."""
     labels = clip.labels(name)
     joints = labels.joints_cam.double()
-    return joints if bool(labels.is_right) else joints * torch.tensor([-1.0, 1.0, 1.0])
+    return joints if bool(labels.is_right) else mirror_points(joints)
 
 
 def tell_depth(clips: Sequence[EvalClip], results: Path) -> None:
@@ -132,8 +134,6 @@ def depth_changes(files: MethodFiles, method: str, clip: EvalClip) -> list[tuple
 
 def tell_videos(videos: Sequence[Path], checkpoint: Path | None, max_frames: int | None) -> None:
     """Print, per video, the share of the detector's joints that lie within shares of the hand's box."""
-    from haptic.models.checkpoint import load_checkpoint, shipped_checkpoint
-
     network = Network(*load_checkpoint(checkpoint or shipped_checkpoint()))
     model = load_hand_model()
     totals: dict[str, list[np.ndarray]] = {}

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from haptic.geometry.cameras import project
 from haptic.hand.landmarks import LandmarkKind, LandmarkModel, detector_landmarks, load_landmark_model
-from haptic.hand.mirror import mirror_camera, mirror_params, mirror_points, mirror_track
+from haptic.hand.mirror import mirror_params, mirror_points
 from haptic.hand.model import HandModel, in_runs, load_hand_model, trajectory_joints
-from haptic.inference.keypoints import MIN_KNOWN_JOINTS, KeypointInitConfig, init_from_keypoints
+from haptic.inference.keypoints import MIN_KNOWN_JOINTS, KeypointInitConfig, init_hand
 from haptic.inference.network import NetworkConfig, run_network
 from haptic.inference.scale import place_at_depth
 from haptic.models.checkpoint import CheckpointInfo, match_hand_model
@@ -306,20 +306,12 @@ def _place_hands(
     model: HandModel,
     show: Progress,
 ) -> list[Trajectory]:
-    """Solve every hand from its joints; left hands are mirrored before and after."""
+    """Solve every hand from its joints."""
     settings = replace(config.keypoints, landmark_kind=landmark_kind)
-    width_px = source.info.width
-    trajectories = []
-    for track in show.track("place hands", tracks, len(tracks)):
-        own = camera[track.frame_index]
-        if track.is_right:
-            trajectories.append(init_from_keypoints(model, track, own, settings))
-            continue
-        mirrored = init_from_keypoints(model, mirror_track(track, width_px), mirror_camera(own, width_px), settings)
-        trajectories.append(
-            replace(mirrored, params=mirror_params(mirrored.params), camera=own, is_right=track.is_right)
-        )
-    return trajectories
+    return [
+        init_hand(model, track, camera[track.frame_index], settings, width_px=source.info.width)
+        for track in show.track("place hands", tracks, len(tracks))
+    ]
 
 
 @dataclass(frozen=True)

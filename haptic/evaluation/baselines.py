@@ -32,9 +32,10 @@ from haptic.evaluation.uplift import BodyWrists, at_depth, uplift_by_depth_maps,
 from haptic.geometry.cameras import intrinsics
 from haptic.geometry.lift import lift_at_depth, weak_depth
 from haptic.hand.landmarks import LandmarkKind, load_landmark_model
-from haptic.hand.mirror import mirror_camera, mirror_params, mirror_track
+from haptic.hand.mirror import mirror_camera, mirror_params
 from haptic.hand.model import HandModel, trajectory_joints
-from haptic.inference.keypoints import MIN_KNOWN_JOINTS, KeypointInitConfig, init_from_keypoints
+from haptic.inference.keypoints import MIN_KNOWN_JOINTS, KeypointInitConfig, init_hand
+from haptic.inference.network import MIN_DEPTH_M
 from haptic.inference.windows import WindowConfig, cut_windows, first_depth, sane_weak_depth, stitch
 from haptic.models.checkpoint import match_hand_model
 from haptic.perception.detector import HandDetector
@@ -51,7 +52,6 @@ DEPTHS: tuple[Depth, ...] = ("constant-depth", "zoedepth", "depth-anything", "wh
 NAME = re.compile(
     r"(?P<base>[a-z0-9-]+?)(/(?P<depth>constant-depth|zoedepth|depth-anything|wham))?(@(?P<camera>true|diagonal|x[0-9.]+))?(\+(?P<refinement>refine|first-order))?"
 )
-MIN_DEPTH_M = 0.05
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class MethodRunner:
             self.notes.append(f"{name}: the detector found no joints in any frame")
             return None
         settings = KeypointInitConfig(landmark_kind=self._landmark_kind(method))
-        return _init(self.hand_model, track, camera, settings, info.width_px)
+        return init_hand(self.hand_model, track, camera, settings, width_px=info.width_px)
 
     def _with_depth(self, method: Method, name: str) -> Trajectory | None:
         """Return the hand of the same method with another depth."""
@@ -284,15 +284,6 @@ def hold_depth(model: HandModel, trajectory: Trajectory) -> Trajectory:
     seen = torch.nonzero(trajectory.observed)
     first = int(seen[0]) if len(seen) else 0
     return at_depth(model, trajectory, wrist[first, 2].expand(len(wrist)))
-
-
-def _init(
-    model: HandModel, track: HandTrack, camera: Camera, settings: KeypointInitConfig, width_px: int
-) -> Trajectory:
-    if track.is_right:
-        return init_from_keypoints(model, track, camera, settings)
-    mirrored = init_from_keypoints(model, mirror_track(track, width_px), mirror_camera(camera, width_px), settings)
-    return replace(mirrored, params=mirror_params(mirrored.params), camera=camera, is_right=track.is_right)
 
 
 class NetworkOnClip:

@@ -18,9 +18,9 @@ from haptic.files import load_joblib, load_plain_npz, load_plain_pickle
 from haptic.geometry.cameras import project
 from haptic.geometry.raster import RayScene, join_meshes
 from haptic.hand.model import HandModel, trajectory_faces, trajectory_joints, trajectory_mesh
+from haptic.inference.network import MIN_DEPTH_M
 from haptic.records import Trajectory
 
-MIN_DEPTH_M = 0.05
 SAMPLES = 40  # pixels looked at along each side of a hand's box
 MIN_VISIBLE = 20  # samples on the hand without which a frame has no offset of its own
 ROBUST_STEPS = 20

@@ -40,6 +40,7 @@ from haptic.hand.anatomy import (
 )
 from haptic.hand.kinematics import NUM_ANGLES, NUM_RIGID, LandmarkKinematics
 from haptic.hand.landmarks import LandmarkKind, load_landmark_model
+from haptic.hand.mirror import mirror_camera, mirror_params, mirror_track
 from haptic.hand.model import HandModel
 from haptic.records import Camera, HandParams, HandTrack, Trajectory
 
@@ -94,6 +95,16 @@ class KeypointInitConfig:
         ):  # fmt: skip
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be above zero")
+
+
+def init_hand(
+    model: HandModel, track: HandTrack, camera: Camera, config: KeypointInitConfig, *, width_px: int
+) -> Trajectory:
+    """Do `init_from_keypoints` for a hand of either side, as the camera saw it; the image is `width_px` wide."""
+    if track.is_right:
+        return init_from_keypoints(model, track, camera, config)
+    mirrored = init_from_keypoints(model, mirror_track(track, width_px), mirror_camera(camera, width_px), config)
+    return replace(mirrored, params=mirror_params(mirrored.params), camera=camera, is_right=track.is_right)
 
 
 def init_from_keypoints(

@@ -27,9 +27,7 @@ def keypoint_3d_loss(
     reduce: Reduce = weighted_mean,
 ) -> Float[Tensor, ""]:
     """Mean L1 distance in metres, each hand about its own wrist, joint 0 (HaMeR's)."""
-    # A hand whose wrist is unlabelled has no origin to compare from.
-    known = weight * (weight[..., :1] > 0)
-    return reduce(_distance_3d(joints, target), known)
+    return reduce(_distance_3d(joints, target), _known_about_wrist(weight))
 
 
 def official_keypoint_3d_loss(
@@ -75,8 +73,7 @@ def joint_depth_loss(
     reduce: Reduce = weighted_mean,
 ) -> Float[Tensor, ""]:
     """Mean L1 distance in metres of depths about the wrist, joint 0."""
-    known = weight * (weight[..., :1] > 0)
-    return reduce((depth_m - (target[..., 2] - target[..., :1, 2])).abs(), known)
+    return reduce(_distance_3d(depth_m[..., None], target[..., 2:]), _known_about_wrist(weight))
 
 
 def keypoint_4d_loss(
@@ -99,6 +96,11 @@ def official_keypoint_4d_loss(
 ) -> Float[Tensor, ""]:
     """Do as HaPTIC does: a sum, and whatever is stored for an unlabelled first wrist is taken for its place."""
     return weighted_sum(_distance_4d(joints_cam, target_cam), weight)
+
+
+def _known_about_wrist(weight: Tensor) -> Tensor:
+    """A hand whose wrist is unlabelled has no origin to compare from."""
+    return weight * (weight[..., :1] > 0)
 
 
 def _distance_3d(joints: Tensor, target: Tensor) -> Tensor:

@@ -24,10 +24,10 @@ class FakeSet:
         self.shard_of = np.arange(len(self.num_frames)) // 2
 
     def open(self, track):
-        raise NotImplementedError
+        raise AssertionError("tracks are drawn without opening one")
 
     def prepare(self, track):
-        raise NotImplementedError
+        raise AssertionError("tracks are drawn without opening one")
 
 
 def make_stream(sets, shares, *, clip_frames=8, seed=0, kind=VIDEO, **options):

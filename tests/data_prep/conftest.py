@@ -122,6 +122,31 @@ def picture() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture(scope="session")
+def through_lens() -> Callable[[np.ndarray, list[float]], np.ndarray]:
+    """Aria's and Quest's lens, one point after the other, from the published formula.
+
+    Arctan projection, 6 radial, 2 tangential, 4 prism numbers.
+    """
+
+    def project_points(points: np.ndarray, params: list[float]) -> np.ndarray:
+        *linear, k1, k2, k3, k4, k5, k6, p1, p2, s1, s2, s3, s4 = params
+        f, cx, cy = linear[0], linear[-2], linear[-1]
+        pixels = []
+        for x, y, z in points:
+            r = np.hypot(x, y)
+            t = np.arctan2(r, z)
+            d = t + k1 * t**3 + k2 * t**5 + k3 * t**7 + k4 * t**9 + k5 * t**11 + k6 * t**13
+            u, v = x / r * d, y / r * d
+            q = u * u + v * v
+            du = 2 * p2 * u * v + p1 * (q + 2 * u * u) + s1 * q + s2 * q * q
+            dv = 2 * p1 * u * v + p2 * (q + 2 * v * v) + s3 * q + s4 * q * q
+            pixels.append([f * (u + du) + cx, f * (v + dv) + cy])
+        return np.array(pixels)
+
+    return project_points
+
+
+@pytest.fixture(scope="session")
 def save_picture() -> Callable[[Path, np.ndarray], None]:
     """Write a picture as it lies in a download."""
 

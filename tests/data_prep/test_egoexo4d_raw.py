@@ -96,7 +96,7 @@ def test_named_world_joints_lie_in_the_head_cameras_pictures(
 
 
 def test_without_prepared_pictures_the_film_is_straightened(
-    download, tmp_path, picture, to_shards, read_hands, assert_labels_hit_the_blobs
+    download, tmp_path, picture, to_shards, read_hands, assert_labels_hit_the_blobs, through_lens
 ):
     root, truth = download
     shutil.copytree(root, tmp_path / "raw")
@@ -113,29 +113,13 @@ def test_without_prepared_pictures_the_film_is_straightened(
     film = cv2.VideoWriter(str(folder / f"{CAMERA}_214-1.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 30, (1408, 1408))
     for number in range(FRAMES[1] + 1):
         joints = [truth[number, side] for side in ("right", "left")] if number in FRAMES else []
-        landscape = picture(1408, 1408, *(through_lens(one) for one in joints))
+        landscape = picture(1408, 1408, *(through_lens(one, LENS) for one in joints))
         film.write(np.ascontiguousarray(np.rot90(landscape, k=-1))[..., ::-1])  # upright, as films are
     film.release()
     hands = read_hands(to_shards("egoexo4d-raw", tmp_path / "raw", "train")[0])
     assert len(hands) == 3
     for hand in hands.values():
         assert_labels_hit_the_blobs(hand, atol_px=1.5)  # blobs are stretched
-
-
-def through_lens(joints):
-    """One point after the other, from the published formula."""
-    f, cx, cy, k1, k2, k3, k4, k5, k6, p1, p2, s1, s2, s3, s4 = LENS
-    pixels = []
-    for x, y, z in joints:
-        r = np.hypot(x, y)
-        t = np.arctan2(r, z)
-        d = t + k1 * t**3 + k2 * t**5 + k3 * t**7 + k4 * t**9 + k5 * t**11 + k6 * t**13
-        u, v = x / r * d, y / r * d
-        q = u * u + v * v
-        du = 2 * p2 * u * v + p1 * (q + 2 * u * u) + s1 * q + s2 * q * q
-        dv = 2 * p1 * u * v + p2 * (q + 2 * v * v) + s3 * q + s4 * q * q
-        pixels.append([f * (u + du) + cx, f * (v + dv) + cy])
-    return np.array(pixels)
 
 
 def test_both_folders_of_annotations_are_known(download, tmp_path, to_shards):

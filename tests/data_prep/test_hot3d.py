@@ -34,30 +34,13 @@ QUEST = [
 ARIA = [310.0, 322.0, 240.5, 0.4, -0.43, 0.25, 0.05, -0.1, 0.03, -0.0003, 0.0002, 0.0009, -0.0001, 0.0003, -0.00005]
 
 
-def fisheye(points, params):
-    """One point after the other, from the published formula (arctan projection, 6 radial, 2 tangential, 4 prism)."""
-    *linear, k1, k2, k3, k4, k5, k6, p1, p2, s1, s2, s3, s4 = params
-    f, cx, cy = linear[0], linear[-2], linear[-1]
-    pixels = []
-    for x, y, z in points:
-        r = np.hypot(x, y)
-        t = np.arctan2(r, z)
-        d = t + k1 * t**3 + k2 * t**5 + k3 * t**7 + k4 * t**9 + k5 * t**11 + k6 * t**13
-        u, v = x / r * d, y / r * d
-        q = u * u + v * v
-        du = 2 * p2 * u * v + p1 * (q + 2 * u * u) + s1 * q + s2 * q * q
-        dv = 2 * p1 * u * v + p2 * (q + 2 * v * v) + s3 * q + s4 * q * q
-        pixels.append([f * (u + du) + cx, f * (v + dv) + cy])
-    return np.array(pixels)
-
-
 def quaternion(aa):
     angle = np.linalg.norm(aa)
     return [np.cos(angle / 2), *(np.sin(angle / 2) * np.asarray(aa) / angle)]
 
 
 @pytest.fixture(params=["aria", "quest3"])
-def clips(request, tmp_path, motion, smplx_joints, mano_arrays, picture):
+def clips(request, tmp_path, motion, smplx_joints, mano_arrays, picture, through_lens):
     """One clip: the left hand is missing in frame 1, the right one is hardly seen in frame 2."""
     device = request.param
     params, size, stream = (ARIA, (640, 480), "214-1") if device == "aria" else (QUEST, (640, 512), "1201-1")
@@ -95,7 +78,7 @@ def clips(request, tmp_path, motion, smplx_joints, mano_arrays, picture):
             for side, hand in hands.items():
                 in_camera = (joints[side][frame] - place) @ rotation  # R^T (x - c)
                 truth[side].append(in_camera)
-                seen.append(fisheye(in_camera, params))
+                seen.append(through_lens(in_camera, params))
                 record[side] = {
                     "mano_pose": {
                         "thetas": hand.finger[frame].tolist(),

@@ -37,23 +37,6 @@ def quaternion(aa):
     return [float(np.cos(angle / 2)), *(float(x) for x in np.sin(angle / 2) * np.asarray(aa) / angle)]
 
 
-def through_lens(points, params):
-    """One point after the other, from the published formula (arctan projection, 6 radial, 2 tangential, 4 prism)."""
-    *linear, k1, k2, k3, k4, k5, k6, p1, p2, s1, s2, s3, s4 = params
-    f, cx, cy = linear[0], linear[-2], linear[-1]
-    pixels = []
-    for x, y, z in points:
-        r = np.hypot(x, y)
-        t = np.arctan2(r, z)
-        d = t + k1 * t**3 + k2 * t**5 + k3 * t**7 + k4 * t**9 + k5 * t**11 + k6 * t**13
-        u, v = x / r * d, y / r * d
-        q = u * u + v * v
-        du = 2 * p2 * u * v + p1 * (q + 2 * u * u) + s1 * q + s2 * q * q
-        dv = 2 * p1 * u * v + p2 * (q + 2 * v * v) + s3 * q + s4 * q * q
-        pixels.append([f * (u + du) + cx, f * (v + dv) + cy])
-    return np.array(pixels)
-
-
 def write_csv(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
@@ -98,7 +81,7 @@ class FakeRecording:
 
 
 @pytest.fixture(params=["aria", "quest3"])
-def sequence(request, tmp_path, motion, smplx_joints, mano_arrays, picture):
+def sequence(request, tmp_path, motion, smplx_joints, mano_arrays, picture, through_lens):
     device = request.param
     params, size = (ARIA, SIZE[device]) if device == "aria" else (QUEST, SIZE[device])
     folder = tmp_path / "P0001_0badcafe"

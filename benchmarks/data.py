@@ -88,7 +88,7 @@ def waiting_share(shards: str, options: argparse.Namespace) -> tuple[float, floa
         loss = torch.zeros(())
         for part in batch.parts:
             clip = part.as_clip()
-            prediction = network(clip.crops, clip.frames)
+            prediction = network.predict_clips([clip])[0]
             loss = loss + prediction.depth.square().mean() + (prediction.betas - part.targets.params.betas).abs().mean()
         optimiser.zero_grad()
         loss.backward()

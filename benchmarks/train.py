@@ -137,7 +137,7 @@ def print_forward(module: TrainingModule, clips: ClipBatch, steps: int) -> None:
     with torch.inference_mode():
         for _step in range(max(steps // 2, 2)):
             started = time.perf_counter()
-            network.predict(clip.crops, clip.frames)
+            network.predict_clips([clip])
             if device.type == "cuda":
                 torch.cuda.synchronize()
             times.append(time.perf_counter() - started)

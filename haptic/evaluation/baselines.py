@@ -349,5 +349,5 @@ class NetworkOnClip:
         ).as_clip()
         model = self._network.model.eval()
         device = next(model.parameters()).device
-        answer = model(batch.crops.to(device), batch.frames.to(device)).to("cpu")
+        answer = model.predict_clips([batch.to(device)])[0].to("cpu")
         return replace(answer, **{key: value.float() for key, value in vars(answer).items()})

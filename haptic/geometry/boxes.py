@@ -35,6 +35,18 @@ def hamer_side(size_px: Float[Tensor, "*batch 2"], *, expansion: float = HAMER_E
     return torch.maximum(torch.maximum(height, width / VITPOSE_ASPECT), torch.maximum(width, height * VITPOSE_ASPECT))
 
 
+def seen_boxes(
+    box_center_img: Float[Tensor, "*batch 2"], box_side_px: Float[Tensor, "*batch"], K: Float[Tensor, "*batch 3 3"]
+) -> Float[Tensor, "*batch 3"]:
+    """Return the boxes as the lens sees them: middle (x / z, y / z), and the width of the side one metre away, metres.
+
+    No pixel is left in them: the same hand in the same place gives the same numbers through any lens.
+    """
+    focal_px = torch.stack([K[..., 0, 0], K[..., 1, 1]], dim=-1)
+    middle = (box_center_img - K[..., :2, 2]) / focal_px
+    return torch.cat([middle, (box_side_px / focal_px.prod(-1).sqrt())[..., None]], dim=-1)
+
+
 def infill(values: Float[Tensor, "T D"], valid: Bool[Tensor, " T"]) -> Float[Tensor, "T D"]:
     """Return the values with gaps filled linearly between their neighbours, and held constant at both ends.
 

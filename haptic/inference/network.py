@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from haptic.data.crops import cut_crop, cut_full_frame, normalise
-from haptic.geometry.boxes import HAPTIC_EXPANSION, hamer_side, tight_box
+from haptic.geometry.boxes import HAPTIC_EXPANSION, hamer_side, seen_boxes, tight_box
 from haptic.geometry.lift import lift_at_depth, official_lift_at_depth, weak_depth
 from haptic.hand.mirror import mirror_camera, mirror_image, mirror_params, mirror_track
 from haptic.hand.model import HandModel
@@ -203,12 +203,25 @@ class NetworkRunner:
                 answer = self.model.decode(
                     torch.stack([window.crop_features for window in batch]),
                     torch.stack([window.frame_features for window in batch]),
+                    torch.stack([self._boxes(window) for window in batch]).to(self.device),
                 )
             for number, window in enumerate(batch):
                 one = answer[number : number + 1].to("cpu")
                 window.state.answers[window.number] = _float32(one)
             taken = {id(window) for window in batch}
             self._ready = [window for window in self._ready if id(window) not in taken]
+
+    def _boxes(self, window: "_ReadyWindow") -> Float[Tensor, "W 3"]:
+        """Return where the window's crops lie before the lens."""
+        state, frames = window.state, list(window.state.windows[window.number].frames)
+        camera = self._seen_camera(state)
+        return seen_boxes(state.track.box_center_img[frames], state.crop_side_px[frames], camera.K[frames])
+
+    def _seen_camera(self, state: "_TrackState") -> Camera:
+        """Return the camera of each frame of a track, turned over with it."""
+        assert self._width_px is not None
+        camera = _camera_of(self._camera, state.track)
+        return camera if state.is_right else mirror_camera(camera, self._width_px)
 
     def _precision(self) -> AbstractContextManager[object]:
         if self.config.precision == "fp32":
@@ -217,10 +230,9 @@ class NetworkRunner:
         return torch.autocast(self.device.type, dtype=dtype)
 
     def _trajectory(self, state: "_TrackState") -> Trajectory:
-        track, width_px = state.track, self._width_px
-        assert width_px is not None
+        track = state.track
         camera = _camera_of(self._camera, track)
-        seen = camera if state.is_right else mirror_camera(camera, width_px)
+        seen = self._seen_camera(state)
         answers = [state.answers[number] for number in range(len(state.windows))]
         prediction = stitch(state.windows, answers)
         depth = self._depth(state, prediction, seen.K)

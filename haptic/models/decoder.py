@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 AddedAttention = Literal["cross_view", "global"]
 POSITION_BASE = 10000.0
+NUM_BOX_VALUES = 4
+TINY_WIDTH = 1e-3
+MIDDLING_LOG_WIDTH = -1.0  # a crop 0.3 m wide, 0.8 m away
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class DecoderConfig:
     # ("global", "cross_view"), ("cross_view",) and ("global",).
     added_attention: tuple[AddedAttention, ...] = ("cross_view", "global")
     max_frames: int = 30  # rows of the table of frame positions
+    # Whether each frame's token is told where the crop lies before the lens and how wide it is (`seen_boxes`).
+    # Published networks are not: a hand that comes nearer changes only their crops' sharpness.
+    sees_box: bool = False
 
     def __post_init__(self) -> None:
         for name in ("dim", "depth", "heads", "head_dim", "mlp_dim", "max_frames"):
@@ -52,15 +58,24 @@ class Decoder(nn.Module):
         self.token = nn.Parameter(torch.zeros(config.dim))
         nn.init.trunc_normal_(self.token, std=0.02)
         self.layers = nn.ModuleList(DecoderLayer(config, feature_dim=feature_dim) for _ in range(config.depth))
+        self.box = nn.Linear(NUM_BOX_VALUES, config.dim) if config.sees_box else None
+        if self.box is not None:
+            start_at_zero(self.box)
         self.register_buffer("frame_positions", sine_positions(config.max_frames, config.dim))
 
     def forward(
-        self, crop_features: Float[Tensor, "B T P C"], frame_features: Float[Tensor, "B T Q C"]
+        self,
+        crop_features: Float[Tensor, "B T P C"],
+        frame_features: Float[Tensor, "B T Q C"],
+        boxes: Float[Tensor, "B T 3"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Return the token of each frame.
 
+        Args:
+            boxes: of the crops, as `haptic.geometry.boxes.seen_boxes` gives them; one that sees none ignores them.
+
         Raises:
-            ValueError: the clip has more frames than there are positions for.
+            ValueError: the clip has more frames than there are positions for, or the boxes are missing.
         """
         batch, num_frames = crop_features.shape[:2]
         if num_frames > self.config.max_frames:
@@ -70,6 +85,10 @@ class Decoder(nn.Module):
             )
         positions = self.frame_positions[:num_frames]
         tokens = self.token.expand(batch, num_frames, -1)
+        if self.box is not None:
+            if boxes is None:
+                raise ValueError("this network sees where its crops lie; give it their boxes (seen_boxes) beside them")
+            tokens = tokens + self.box(_box_values(boxes))
         for layer in self.layers:
             tokens = layer(tokens, crop_features, frame_features, positions)
         return tokens
@@ -185,6 +204,12 @@ def sine_positions(num_positions: int, dim: int) -> Float[Tensor, "num_positions
     wavelength = POSITION_BASE ** (torch.arange(half, dtype=torch.float64) / half)
     angle = torch.arange(num_positions, dtype=torch.float64)[:, None] / wavelength
     return torch.cat([angle.sin(), angle.cos()], dim=1).float()
+
+
+def _box_values(boxes: Float[Tensor, "B T 3"]) -> Float[Tensor, "B T 4"]:
+    """Return numbers of size one: direction, log of the width, and how much that differs from the first frame's."""
+    log_width = boxes[..., 2:].clamp(min=TINY_WIDTH).log()
+    return torch.cat([boxes[..., :2], log_width - MIDDLING_LOG_WIDTH, 3 * (log_width - log_width[:, :1])], dim=-1)
 
 
 def start_at_zero(to_out: nn.Linear) -> None:

@@ -9,10 +9,11 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from haptic.geometry.boxes import seen_boxes
 from haptic.models.backbone import Backbone, BackboneConfig, window_of
 from haptic.models.decoder import Decoder, DecoderConfig
 from haptic.models.heads import Readout
-from haptic.records import HandPrediction
+from haptic.records import Clip, HandPrediction
 
 MIN_BOX_SHARE = 1 / 3
 
@@ -66,42 +67,65 @@ class Haptic(nn.Module):
             initialise=initialise,
         )
         self.decoder = Decoder(self.config.decoder, feature_dim=self.backbone.dim)
-        self.readout = Readout(self.config.decoder.dim)
+        self.readout = Readout(self.config.decoder.dim, sees_box=self.config.decoder.sees_box)
 
     @property
     def has_depth(self) -> bool:
         """Whether the depth readout says anything: HaMeR's weights have none, and then it is all zeros."""
         return bool(self.readout.depth.weight.detach().any())
 
-    def forward(self, crops: Float[Tensor, "B T 3 S S"], frames: Float[Tensor, "B T 3 R R"]) -> HandPrediction:
+    def forward(
+        self,
+        crops: Float[Tensor, "B T 3 S S"],
+        frames: Float[Tensor, "B T 3 R R"],
+        boxes: Float[Tensor, "B T 3"] | None = None,
+    ) -> HandPrediction:
         """Do what `predict` does; here so that hooks and data-parallel wrappers see the call."""
-        return self.predict(crops, frames)
+        return self.predict(crops, frames, boxes)
 
-    def predict(self, crops: Float[Tensor, "B T 3 S S"], frames: Float[Tensor, "B T 3 R R"]) -> HandPrediction:
+    def predict(
+        self,
+        crops: Float[Tensor, "B T 3 S S"],
+        frames: Float[Tensor, "B T 3 R R"],
+        boxes: Float[Tensor, "B T 3"] | None = None,
+    ) -> HandPrediction:
         """Return the prediction of each frame. A single image is a clip with T = 1.
 
         Args:
             crops: right hands, cut and normalised as `haptic.data.crops` does it.
             frames: the full pictures they come from, padded to squares.
+            boxes: of the crops, as `haptic.geometry.boxes.seen_boxes` gives them. Networks whose decoder sees no box
+                (all published ones) do without.
 
         Raises:
-            ValueError: the pictures have other sides than the config says, or the clip is longer than 30 frames.
+            ValueError: the pictures have other sides than the config says, the clip is longer than 30 frames, or the
+                boxes are missing.
         """
-        return self.predict_groups([(crops, frames)])[0]
+        return self.predict_groups([(crops, frames, boxes)])[0]
+
+    def predict_clips(self, clips: Sequence[Clip]) -> list[HandPrediction]:
+        """Return the predictions of several groups of clips, whose lengths may differ; see `predict_groups`."""
+        return self.predict_groups([(clip.crops, clip.frames, boxes_of(clip)) for clip in clips])
 
     def predict_groups(
-        self, groups: Sequence[tuple[Float[Tensor, "_ _ 3 _ _"], Float[Tensor, "_ _ 3 _ _"]]]
+        self,
+        groups: Sequence[tuple[Float[Tensor, "_ _ 3 _ _"], Float[Tensor, "_ _ 3 _ _"], Float[Tensor, "_ _ 3"] | None]],
     ) -> list[HandPrediction]:
         """Return the predictions of several groups of clips, whose lengths may differ.
 
-        Each group is crops (B, T, 3, S, S) and frames (B, T, 3, R, R), with B and T of its own. Pictures of one size
-        pass through the backbone together: it is faster, and normalisation over the batch (in convolutional backbones)
-        then sees in training the mixture of crops and full frames that it will see later.
+        Each group is crops (B, T, 3, S, S), frames (B, T, 3, R, R) and boxes (B, T, 3), with B and T of its own.
+        Pictures of one size pass through the backbone together: it is faster, and normalisation over the batch (in
+        convolutional backbones) then sees in training the mixture of crops and full frames that it will see later.
 
         Raises:
-            ValueError: the pictures have other sides than the config says, or a clip is longer than 30 frames.
+            ValueError: the pictures have other sides than the config says, a clip is longer than 30 frames, or boxes
+                are missing.
         """
-        return [self.decode(of_crops, of_frames) for of_crops, of_frames in self.encode_groups(groups)]
+        features = self.encode_groups([(crops, frames) for crops, frames, _boxes in groups])
+        return [
+            self.decode(of_crops, of_frames, boxes)
+            for (of_crops, of_frames), (_crops, _frames, boxes) in zip(features, groups, strict=True)
+        ]
 
     def encode_groups(
         self, groups: Sequence[tuple[Float[Tensor, "_ _ 3 _ _"], Float[Tensor, "_ _ 3 _ _"]]]
@@ -139,14 +163,17 @@ class Haptic(nn.Module):
         return self.backbone(window_of(images, self.config.keep_width))
 
     def decode(
-        self, crop_features: Float[Tensor, "B T P C"], frame_features: Float[Tensor, "B T Q C"]
+        self,
+        crop_features: Float[Tensor, "B T P C"],
+        frame_features: Float[Tensor, "B T Q C"],
+        boxes: Float[Tensor, "B T 3"] | None = None,
     ) -> HandPrediction:
-        """Return the prediction from features of both kinds.
+        """Return the prediction from features of both kinds, and the crops' boxes where the decoder sees them.
 
         Raises:
-            ValueError: there are more frames than the network has positions for.
+            ValueError: there are more frames than the network has positions for, or the boxes are missing.
         """
-        return self.readout(self.decoder(crop_features, frame_features))
+        return self.readout(self.decoder(crop_features, frame_features, boxes), boxes)
 
     def _check_sides(self, crops: Tensor, frames: Tensor) -> None:
         for what, images, side_px in (
@@ -158,3 +185,8 @@ class Haptic(nn.Module):
                     f"{what} are {tuple(images.shape[-2:])} pixels; this network takes ({side_px}, {side_px}), "
                     "cut them with haptic.data.crops"
                 )
+
+
+def boxes_of(clip: Clip) -> Float[Tensor, "B T 3"]:
+    """Return what a network that sees boxes is told of a clip's."""
+    return seen_boxes(clip.box_center_img, clip.box_side_px, clip.camera.K)

@@ -204,7 +204,7 @@ class RunKeeper(pl.Callback):
             for cpu_batch in loader:
                 batch = cpu_batch.to(module.device)
                 clip = batch.as_clip()
-                answer = network.predict(clip.crops, clip.frames)
+                answer = network.predict_clips([clip])[0]
                 windows += scored_windows(answer, batch)
                 first = first or (answer, batch)
         module.train()

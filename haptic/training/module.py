@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from haptic.data.batches import ClipBatch, TrainingBatch
 from haptic.losses.reduce import global_weighted_mean
 from haptic.models.discriminator import Discriminator
-from haptic.models.haptic import Haptic
+from haptic.models.haptic import Haptic, boxes_of
 from haptic.records import HandPrediction
 from haptic.training.guide import GuidedJoints, JointGuide
 from haptic.training.objective import Objective, StepLoss
@@ -171,7 +171,12 @@ class TrainingModule(pl.LightningModule):
             return (None, None), self._guided_crops(batch)
         clips = [part.as_clip() for part in batch.parts]
         features = self.network.encode_groups([(clip.crops, clip.frames) for clip in clips])
-        answers = iter([self.network.decode(of_crops, of_frames) for of_crops, of_frames in features])
+        answers = iter(
+            [
+                self.network.decode(of_crops, of_frames, boxes_of(clip))
+                for (of_crops, of_frames), clip in zip(features, clips, strict=True)
+            ]
+        )
         video = None if batch.video is None else next(answers)
         image = None if batch.image is None else next(answers)
         if self.guide is None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from haptic.models.haptic import Haptic
 
 Room = Literal["backbone", "decoder", "readout", "new"]
+ONLY_OURS = ("readout.depth.", "readout.trust.", "decoder.box.")
 ROOMS: tuple[Room, ...] = ("backbone", "decoder", "readout", "new")
 
 
@@ -20,7 +21,8 @@ class OptimConfig:
     """How the weights are learned. The defaults are HaPTIC's: constant rate, no warm-up, everything decays and moves.
 
     The rooms: `backbone`; `decoder` and `readout` are what HaMeR has; `new` is what HaPTIC adds, the attentions across
-    frames and to the whole picture and the depth readout. Freezing the first three trains new layers only.
+    frames and to the whole picture and the depth readout, and what sees boxes. Freezing the first three trains new
+    layers only.
     """
 
     total_steps: int = 500_000
@@ -87,7 +89,7 @@ def room_of(parameter_name: str) -> Room:
     """Return the room that one of the network's parameters belongs to."""
     if parameter_name.startswith("backbone."):
         return "backbone"
-    if ".added." in parameter_name or parameter_name.startswith("readout.depth."):
+    if ".added." in parameter_name or parameter_name.startswith(ONLY_OURS):
         return "new"
     return "readout" if parameter_name.startswith("readout.") else "decoder"
 

@@ -33,7 +33,9 @@ TRAINER_ARGUMENTS = (
     "accelerator", "strategy", "devices", "num_nodes", "precision", "deterministic", "benchmark", "sync_batchnorm",
     "detect_anomaly", "max_time",
 )  # fmt: skip
-ADDED = re.compile(r"decoder\.layers\.\d+\.added\.")  # weights that a network may lack or have too many of
+ADDED = re.compile(
+    r"decoder\.(layers\.\d+\.added|box)\.|readout\.trust\."
+)  # weights that a network may lack or have too many of
 SAMPLE_NAMES = 3
 # What may differ when a run is resumed: where and how often things are kept, and how the same is computed.
 MAY_CHANGE = re.compile(

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from haptic.geometry.boxes import hamer_side, haptic_side, infill, smooth_boxes_official, tight_box
+from haptic.geometry.boxes import hamer_side, haptic_side, infill, seen_boxes, smooth_boxes_official, tight_box
 
 RECORDED = Path(__file__).parent.parent / "golden" / "geometry_small.npz"
 
@@ -73,3 +73,19 @@ def test_official_smoothing_is_as_recorded_and_moves_no_centre_by_more_than_a_pi
     torch.testing.assert_close(smooth_center, recorded["smooth/center"], atol=2e-4, rtol=0)
     torch.testing.assert_close(smooth_scale, recorded["smooth/scale"], atol=2e-5, rtol=0)
     assert (smooth_center - center).abs().max() < 1.0
+
+
+def test_a_box_a_third_of_a_metre_wide_two_metres_away_is_seen_as_such():
+    K = torch.tensor([[800.0, 0, 320], [0, 800, 240], [0, 0, 1]])
+    # Its middle is 0.5 m to the right and 0.25 m up: 200 and 100 pixels at two metres; 1/3 m is 400/3 pixels.
+    seen = seen_boxes(torch.tensor([520.0, 140.0]), torch.tensor(400 / 3), K)
+    torch.testing.assert_close(seen, torch.tensor([0.25, -0.125, 1 / 6]))
+
+
+@given(zoom=st.floats(0.3, 4), shift=st.floats(-200, 200))
+def test_a_box_is_seen_alike_through_any_lens(zoom, shift):
+    K = torch.tensor([[700.0, 0, 320], [0, 710, 240], [0, 0, 1]], dtype=torch.float64)
+    view = torch.tensor([[zoom, 0, shift], [0, zoom, -shift], [0, 0, 1]], dtype=torch.float64)
+    center, side = torch.tensor([410.0, 77.0], dtype=torch.float64), torch.tensor(93.0, dtype=torch.float64)
+    moved = zoom * center + torch.tensor([shift, -shift])
+    torch.testing.assert_close(seen_boxes(center, side, K), seen_boxes(moved, zoom * side, view @ K))

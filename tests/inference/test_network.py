@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from haptic.data.crops import cut_crop, cut_full_frame, normalise
+from haptic.geometry.boxes import seen_boxes
 from haptic.geometry.cameras import intrinsics
 from haptic.geometry.lift import lift_at_depth, official_lift_weak, weak_depth
 from haptic.hand.mirror import mirror_camera, mirror_image, mirror_params, mirror_track
@@ -22,11 +23,15 @@ WIDTH, HEIGHT = 96, 64
 OFFICIAL = WindowConfig(mode="official")
 
 
-def tiny_network(*, added_attention=("cross_view", "global"), crop_side_px=64, frame_side_px=64, box_share=1.0):
+def tiny_network(
+    *, added_attention=("cross_view", "global"), crop_side_px=64, frame_side_px=64, box_share=1.0, sees_box=False
+):
     model = Haptic(
         HapticConfig(
             backbone=BackboneConfig(dim=32, depth=1, heads=4),
-            decoder=DecoderConfig(dim=32, depth=2, heads=2, head_dim=8, mlp_dim=32, added_attention=added_attention),
+            decoder=DecoderConfig(
+                dim=32, depth=2, heads=2, head_dim=8, mlp_dim=32, added_attention=added_attention, sees_box=sees_box
+            ),
             crop_side_px=crop_side_px,
             frame_side_px=frame_side_px,
             box_share=box_share,
@@ -99,11 +104,14 @@ def predict_at_once(network, images, hand, expansion=3):
         for image, ((x, y), side) in zip(images, box, strict=True)
     ]
     frames = [cut_full_frame(image, side_px=64) for image in images]
+    boxes = seen_boxes(hand.box_center_img, expansion * hand.box_side_px, still_camera().K.expand(len(crops), 3, 3))
     with torch.no_grad():
-        return network.predict(normalise(np.stack(crops))[None], normalise(np.stack(frames))[None])
+        return network.predict(normalise(np.stack(crops))[None], normalise(np.stack(frames))[None], boxes[None])
 
 
-def test_a_short_track_comes_out_as_the_network_says_and_the_lift_places_it(network):
+@pytest.mark.parametrize("sees_box", [False, True])
+def test_a_short_track_comes_out_as_the_network_says_and_the_lift_places_it(sees_box):
+    network = tiny_network(sees_box=sees_box)
     hand, images = track(2, 6), video(10)
     result = run_network(network, images, [hand], camera=still_camera())[0]
     answer = predict_at_once(network, [image for _, image in images[2:8]], hand)
@@ -193,9 +201,10 @@ def test_features_live_no_longer_than_their_window(network):
     assert not any(state.crop_features or state.frame_features for state in runner._states)
 
 
-def test_a_left_hand_is_the_mirror_image_of_the_right_hand_in_the_flipped_video():
+@pytest.mark.parametrize("sees_box", [False, True])
+def test_a_left_hand_is_the_mirror_image_of_the_right_hand_in_the_flipped_video(sees_box):
     # Without the full frame: its square is half a pixel off the middle, and so one pixel apart for the two sides.
-    crops_only = tiny_network(added_attention=("cross_view",))
+    crops_only = tiny_network(added_attention=("cross_view",), sees_box=sees_box)
     right, images = track(0, 11), video(11)
     flipped = [(index, mirror_image(image)) for index, image in images]
     K = still_camera().K
@@ -207,7 +216,7 @@ def test_a_left_hand_is_the_mirror_image_of_the_right_hand_in_the_flipped_video(
     assert not as_left.is_right
     for f in fields(HandParams):
         mirrored = getattr(mirror_params(as_right.params), f.name)
-        torch.testing.assert_close(getattr(as_left.params, f.name), mirrored, atol=1e-5, rtol=0)
+        torch.testing.assert_close(getattr(as_left.params, f.name), mirrored, atol=1e-4, rtol=0)
     torch.testing.assert_close(as_left.camera.K[0], flipped_camera.K)
 
 

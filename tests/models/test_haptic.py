@@ -7,6 +7,7 @@ import pytest
 import torch
 from einops import rearrange
 
+from haptic.geometry.lift import weak_depth
 from haptic.models.backbone import Backbone, BackboneConfig
 from haptic.models.checkpoint import load_official
 from haptic.models.decoder import DecoderConfig, sine_positions
@@ -308,10 +309,10 @@ def test_building_a_convolutional_backbone_leaves_its_running_statistics_alone(t
 
 def test_windows_and_images_together_are_answered_as_they_are_alone(tiny, shake):
     model = shake(Haptic(tiny()))
-    groups = [(torch.randn(b, t, 3, 256, 256), torch.randn(b, t, 3, 256, 256)) for b, t in ((2, 3), (2, 1))]
+    groups = [(torch.randn(b, t, 3, 256, 256), torch.randn(b, t, 3, 256, 256), None) for b, t in ((2, 3), (2, 1))]
     with torch.no_grad():
         together = model.predict_groups(groups)
-        for (crops, frames), answer in zip(groups, together, strict=True):
+        for (crops, frames, _boxes), answer in zip(groups, together, strict=True):
             alone = model.predict(crops, frames)
             torch.testing.assert_close(answer.global_orient, alone.global_orient, rtol=0, atol=2e-5)
             torch.testing.assert_close(answer.depth, alone.depth, rtol=0, atol=2e-5)
@@ -384,3 +385,37 @@ def test_half_precision_keeps_rotations_rotations(tiny, shake, dtype):
         prediction = model.predict(torch.randn(1, 2, 3, 256, 256), torch.randn(1, 2, 3, 256, 256))
     pose = prediction.hand_pose.float()
     torch.testing.assert_close(pose @ pose.mT, torch.eye(3).expand_as(pose), atol=1e-3, rtol=0)
+
+
+def test_a_network_that_begins_to_see_boxes_answers_at_first_as_before(tiny, shake):
+    blind = shake(Haptic(tiny()))
+    seeing = Haptic(tiny(decoder={"sees_box": True}))
+    missing, unexpected = seeing.load_state_dict(blind.state_dict(), strict=False)
+    assert {name.rpartition(".")[0] for name in missing} == {"decoder.box", "readout.trust"}
+    assert not unexpected
+    crops, frames, boxes = torch.randn(2, 3, 3, 256, 256), torch.randn(2, 3, 3, 256, 256), torch.rand(2, 3, 3) + 0.1
+    with torch.no_grad():
+        assert_same(blind.predict(crops, frames), seeing.eval().predict(crops, frames, boxes), atol=0)
+        seeing.decoder.box.weight.normal_()
+        assert difference(blind.predict(crops, frames), seeing.predict(crops, frames, boxes)) > 1e-3
+
+
+def test_full_trust_makes_the_depths_change_the_weak_cameras(tiny, shake):
+    model = shake(Haptic(tiny(decoder={"sees_box": True})))
+    boxes = torch.rand(2, 4, 3) + 0.1
+    with torch.no_grad():
+        model.readout.trust.weight.zero_()
+        model.readout.depth.weight.zero_()
+        model.readout.trust.bias.fill_(1.0)
+        model.readout.camera.weight.mul_(1e-2)
+        answer = model.predict(torch.randn(2, 4, 3, 256, 256), torch.randn(2, 4, 3, 256, 256), boxes)
+    K = torch.eye(3).expand(2, 4, 3, 3)  # before a lens of one pixel a box is as wide as it is seen
+    assert float(answer.scale.min()) > 1
+    weak = weak_depth(answer.scale, boxes[..., 2], K)
+    torch.testing.assert_close(answer.depth - answer.depth[:, :1], weak - weak[:, :1], atol=1e-5, rtol=0)
+
+
+def test_a_network_that_sees_boxes_asks_for_them(tiny):
+    model = Haptic(tiny(decoder={"sees_box": True}))
+    with pytest.raises(ValueError, match="give it their boxes"):
+        model.predict(torch.randn(1, 1, 3, 256, 256), torch.randn(1, 1, 3, 256, 256))

@@ -213,7 +213,10 @@ def _find_run(config: TrainConfig, checkpoints: CheckpointFolder) -> RunState | 
 
 
 def _transplant(loaded: Haptic, config: HapticConfig, path: Path) -> Haptic:
-    """Return a network of this config with the loaded weights; attentions that only one has are new, or dropped."""
+    """Return a network of this config with the loaded weights; attentions that only one has are new, or dropped.
+
+    Where the config's crops are narrower or wider, the scale readout says the same metres of them.
+    """
     network = Haptic(config)
     own, given = network.state_dict(), loaded.state_dict()
     wrong = [
@@ -231,6 +234,10 @@ def _transplant(loaded: Haptic, config: HapticConfig, path: Path) -> Haptic:
             "leave the section network out to take the checkpoint's"
         )
     network.load_state_dict({**own, **{name: value for name, value in given.items() if name in own}})
+    narrower = loaded.config.box_share / config.box_share
+    with torch.no_grad():
+        for scale in (network.readout.camera.weight[0], network.readout.camera.bias[0], network.readout.mean_camera[0]):
+            scale.mul_(narrower)
     return network
 
 

@@ -177,6 +177,19 @@ def test_weights_of_another_size_are_refused(tiny_yaml, tmp_path, capsys):
     assert "another size than the config's network" in capsys.readouterr().err
 
 
+def test_weights_that_go_on_with_narrower_crops_see_hands_of_the_same_size(tiny_yaml, tmp_path):
+    first = ["--run.out", tmp_path / "first", "--optim.total_steps", 1]
+    assert run(tiny_yaml, *first) == 0
+    arguments = ["--run.init", tmp_path / "first/last.ckpt", "--optim.total_steps", 1, "--optim.lr", 1e-12]
+    assert run(tiny_yaml, *arguments, "--optim.ema_decay", "null", "--network.box_share", 0.5) == 0
+    wide, narrow = (load_checkpoint(tmp_path / name / "last.ckpt")[0].readout for name in ("first", "run"))
+    token = torch.randn(1, 3, wide.camera.in_features)
+    before, after = wide(token), narrow(token)
+    torch.testing.assert_close(after.scale, 2 * before.scale)  # s is 2 over the crop's width in metres
+    torch.testing.assert_close(after.shift_crop, before.shift_crop)
+    torch.testing.assert_close(after.hand_pose, before.hand_pose)
+
+
 def test_an_ablation_starts_from_weights_that_have_more_attentions(tiny_yaml, tmp_path):
     assert run(tiny_yaml, "--run.out", tmp_path / "first", "--optim.total_steps", 1) == 0
     arguments = ["--run.init", tmp_path / "first/last.ckpt", "--network.decoder.added_attention", "[global]"]

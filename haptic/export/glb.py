@@ -17,7 +17,7 @@ import haptic
 from haptic.export.rig import BONE_NAMES, BONE_PARENTS, Rig, make_rig, skin_error_mm
 from haptic.files import atomic_write
 from haptic.geometry.raster import vertex_normals
-from haptic.geometry.rotations import quat_from_rotation
+from haptic.geometry.rotations import quat_from_rotation, rotation_from_quat
 from haptic.hand.model import HandModel
 from haptic.hand.palette import skin_color
 from haptic.records import Reconstruction, Trajectory
@@ -112,15 +112,14 @@ class _Scene:
 
     def _add_bones(self, name: str, rig: Rig, rest_bones: np.ndarray) -> list[int]:
         first = len(self.nodes)
-        local = _local_rotations(rig.T_world_bone[:1])[0]
         for bone, parent in enumerate(BONE_PARENTS):
             node: dict[str, Any] = {"name": f"{name}_{BONE_NAMES[bone]}"}
             if parent < 0:
-                node["translation"] = (FLIP @ rig.T_world_bone[0, 0, :3, 3]).tolist()
+                node["translation"] = (FLIP @ rig.bone_positions[0, 0]).tolist()
             else:
                 node["translation"] = (rest_bones[bone] - rest_bones[parent]).tolist()
-            if bone < len(local):
-                node["rotation"] = _quats(local[bone][None])[0].tolist()
+            if bone < rig.bone_quats.shape[1]:
+                node["rotation"] = _quats(_local_rotation(rig, bone, slice(0, 1)))[0].tolist()
             children = [first + child for child, owner in enumerate(BONE_PARENTS) if owner == bone]
             self._add_node(node | ({"children": children} if children else {}))
         return list(range(first, first + len(BONE_PARENTS)))
@@ -151,12 +150,9 @@ class _Scene:
 
     def _animate_hand(self, trajectory: Trajectory, rig: Rig, bones: list[int]) -> None:
         times = self._add_times(increasing_times(trajectory.time_s.numpy() - self.start_s))
-        for bone, parent in enumerate(BONE_PARENTS[: rig.T_world_bone.shape[1]]):
-            rotation = rig.T_world_bone[:, bone, :3, :3]  # one bone at a time: a film has many frames
-            if parent >= 0:
-                rotation = rig.T_world_bone[:, parent, :3, :3].transpose(0, 2, 1) @ rotation
-            self._animate(bones[bone], "rotation", times, _quats(rotation))
-        self._animate(bones[0], "translation", times, rig.T_world_bone[:, 0, :3, 3] @ FLIP)
+        for bone in range(rig.bone_quats.shape[1]):  # one at a time: a film has many frames
+            self._animate(bones[bone], "rotation", times, _quats(_local_rotation(rig, bone, slice(None))))
+        self._animate(bones[0], "translation", times, rig.bone_positions[:, 0] @ FLIP)
         changes = visibility_changes(trajectory.frame_index.numpy(), len(self.frame_time_s))
         frames = np.array([frame for frame, _ in changes])
         scales = np.array([[float(is_visible)] * 3 for _, is_visible in changes])
@@ -240,13 +236,13 @@ def visibility_changes(frame_index: np.ndarray, num_frames: int) -> list[tuple[i
     return [(int(frame), bool(is_there[frame])) for frame in [0, *turns]]
 
 
-def _local_rotations(T_world_bone: np.ndarray) -> np.ndarray:
-    """Return each bone's rotation within its parent's, and the wrist's in the world, as (T, 16, 3, 3)."""
-    rotation = T_world_bone[..., :3, :3]
-    parents = np.array(BONE_PARENTS[: rotation.shape[1]])
-    local = rotation.copy()
-    local[:, 1:] = rotation[:, parents[1:]].transpose(0, 1, 3, 2) @ rotation[:, 1:]
-    return local
+def _local_rotation(rig: Rig, bone: int, frames: slice) -> np.ndarray:
+    """Return a bone's rotation within its parent's, the wrist's in the world, as (T, 3, 3)."""
+    own, parent = (
+        rotation_from_quat(torch.from_numpy(rig.bone_quats[frames, number]).double()).numpy()
+        for number in (bone, max(BONE_PARENTS[bone], 0))
+    )
+    return own if BONE_PARENTS[bone] < 0 else parent.transpose(0, 2, 1) @ own
 
 
 def _quats(rotation: np.ndarray) -> np.ndarray:

@@ -121,15 +121,14 @@ class _HandFilm:
     """One hand of the page: its skin, its whole path, thin, and the last second of it, thick."""
 
     def __init__(self, server: "viser.ViserServer", name: str, trajectory: Trajectory, rig: Rig) -> None:
-        num_bones = rig.T_world_bone.shape[1]
+        num_bones = rig.bone_quats.shape[1]
         weights = np.zeros((len(rig.rest_verts), num_bones), np.float32)
         np.add.at(weights, (np.arange(len(rig.rest_verts))[:, None], rig.skin_bones), rig.skin_weights)
         self.color = np.array(skin_color(name))
         self.observed = trajectory.observed.numpy()
         self.time_s = trajectory.time_s.numpy()
         self.row_of_frame = {int(frame): row for row, frame in enumerate(trajectory.frame_index)}
-        self.quats = _quats(rig.T_world_bone[..., :3, :3])
-        self.positions = rig.T_world_bone[..., :3, 3]
+        self.quats, self.positions = rig.bone_quats, rig.bone_positions
         self.skin = server.scene.add_mesh_skinned(
             f"/{name}",
             vertices=rig.rest_verts,
@@ -208,7 +207,7 @@ class _CameraFilm:
 
 def _frame_view(server: "viser.ViserServer", rigs: dict[str, Rig], T_world_first: np.ndarray) -> None:
     """Look past the camera's right side at the hands, from a distance that shows camera and hands."""
-    wrists = [rig.T_world_bone[:, 0, :3, 3] for rig in rigs.values()]
+    wrists = [rig.bone_positions[:, 0] for rig in rigs.values()]
     place = T_world_first[:3, 3]
     aim = np.median(np.concatenate(wrists), axis=0) if wrists else place + T_world_first[:3, 2] * 0.5
     distance_m = float(np.linalg.norm(aim - place))
@@ -224,7 +223,7 @@ def _add_floor(
     server: "viser.ViserServer", rigs: dict[str, Rig], places: np.ndarray, T_world_first: np.ndarray
 ) -> None:
     """Lay a grid of decimetres under everything, level with the first camera."""
-    points = [rig.T_world_bone[:, :, :3, 3].reshape(-1, 3) for rig in rigs.values()] + [places[:, :3, 3]]
+    points = [rig.bone_positions.reshape(-1, 3) for rig in rigs.values()] + [places[:, :3, 3]]
     rotation, origin = T_world_first[:3, :3], T_world_first[:3, 3]
     seen_from_first = (np.concatenate(points) - origin) @ rotation
     if not len(seen_from_first):

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from haptic.geometry.rotations import quat_from_rotation, rotation_from_quat
 from haptic.geometry.transforms import apply_transform
 from haptic.hand.joints import JOINT_NAMES, MANO_NAMES, MANO_PARENTS, PARENTS_21
 from haptic.hand.mirror import mirror_params, mirror_points, mirror_transform
-from haptic.hand.model import HandModel, in_runs, trajectory_faces, trajectory_mesh
-from haptic.records import Trajectory
+from haptic.hand.model import HandModel, trajectory_faces, trajectory_mesh
+from haptic.records import HandParams, Trajectory
 
 MAX_INFLUENCES = 4  # bones per vertex that viewers agree on
 CHUNK_FRAMES = 256
@@ -24,6 +25,7 @@ class Rig:
     """One hand: the unposed skin and its 21 bones, and where each of MANO's 16 bones is in every frame, in the world.
 
     A bone's rest orientation is the identity. `skin_bones` and `skin_weights` are a vertex's strongest bones.
+    Quaternions are (w, x, y, z): half the numbers of matrices, and a film has many frames.
     """
 
     rest_verts: Float[np.ndarray, "V 3"]
@@ -31,7 +33,8 @@ class Rig:
     rest_bones: Float[np.ndarray, "21 3"]
     skin_bones: Int[np.ndarray, "V 4"]
     skin_weights: Float[np.ndarray, "V 4"]
-    T_world_bone: Float[np.ndarray, "T 16 4 4"]
+    bone_quats: Float[np.ndarray, "T 16 4"]
+    bone_positions: Float[np.ndarray, "T 16 3"]
 
 
 def make_rig(model: HandModel, trajectory: Trajectory) -> Rig:
@@ -45,11 +48,9 @@ def make_rig(model: HandModel, trajectory: Trajectory) -> Rig:
         rest_bones = model.rest_joints(betas)
         rest_tips = model.tip_template + torch.einsum("vcb,b->vc", model.tip_shapedirs, betas)
         rest_bones = torch.cat([rest_bones, rest_tips])
-        T_world_bone = in_runs(model.bone_transforms, params)
         if not is_right:
             rest_verts, rest_bones = mirror_points(rest_verts), mirror_points(rest_bones)
-            T_world_bone = mirror_transform(T_world_bone)
-        T_world_bone = trajectory.camera.T_world_cam[:, None].to(T_world_bone) @ T_world_bone
+        places = _bone_places(model, params, trajectory)
     skin_bones, skin_weights = strongest_bones(model.weights.cpu().numpy())
     return Rig(
         rest_verts=rest_verts.cpu().numpy(),
@@ -57,20 +58,35 @@ def make_rig(model: HandModel, trajectory: Trajectory) -> Rig:
         rest_bones=rest_bones.cpu().numpy(),
         skin_bones=skin_bones,
         skin_weights=skin_weights,
-        T_world_bone=T_world_bone.cpu().numpy(),
+        bone_quats=places[..., :4],
+        bone_positions=places[..., 4:],
     )
+
+
+def _bone_places(model: HandModel, params: HandParams, trajectory: Trajectory) -> Float[np.ndarray, "T 16 7"]:
+    """Return quaternion and position of every bone in the world; `params` are a right hand's."""
+    runs = []
+    for start in range(0, len(params.transl), CHUNK_FRAMES):
+        frames = slice(start, start + CHUNK_FRAMES)
+        T_cam_bone = model.bone_transforms(params[frames])
+        if not trajectory.is_right:
+            T_cam_bone = mirror_transform(T_cam_bone)
+        T_world_bone = trajectory.camera.T_world_cam[frames, None].to(T_cam_bone) @ T_cam_bone
+        quats = quat_from_rotation(T_world_bone[..., :3, :3])
+        runs.append(torch.cat([quats, T_world_bone[..., :3, 3]], dim=-1).float())
+    return torch.cat(runs).cpu().numpy()
 
 
 def skin_error_mm(model: HandModel, trajectory: Trajectory, rig: Rig) -> float:
     """Return how far the skin strays from the model's own mesh, at most over all vertices and frames."""
     worst_m = 0.0
-    for start in range(0, len(rig.T_world_bone), CHUNK_FRAMES):
-        frames = torch.arange(start, min(start + CHUNK_FRAMES, len(rig.T_world_bone)))
+    for start in range(0, len(rig.bone_quats), CHUNK_FRAMES):
+        frames = torch.arange(start, min(start + CHUNK_FRAMES, len(rig.bone_quats)))
         piece = trajectory[frames]
         with torch.no_grad():
             verts_cam = trajectory_mesh(model, piece).verts
             verts_world = apply_transform(piece.camera.T_world_cam.to(verts_cam), verts_cam).cpu().numpy()
-        skinned = skin(rig, rig.T_world_bone[frames.numpy()])
+        skinned = skin(rig, frames.numpy())
         worst_m = max(worst_m, float(np.linalg.norm(skinned - verts_world, axis=-1).max()))
     return 1000 * worst_m
 
@@ -83,13 +99,13 @@ def strongest_bones(weights: Float[np.ndarray, "V B"]) -> tuple[Int[np.ndarray, 
     return np.where(shares > 0, bones, 0), shares
 
 
-def skin(rig: Rig, T_frame_bone: Float[np.ndarray, "T 16 4 4"]) -> Float[np.ndarray, "T V 3"]:
-    """Return the skin as its bones carry it (linear blend skinning), in the frame of the bones' places."""
-    num_bones = T_frame_bone.shape[1]
+def skin(rig: Rig, frames: Int[np.ndarray, " t"]) -> Float[np.ndarray, "t V 3"]:
+    """Return the skin in some frames, in the world, as its bones carry it (linear blend skinning)."""
+    num_bones = rig.bone_quats.shape[1]
     weights = np.zeros((len(rig.rest_verts), num_bones), np.float32)
     np.add.at(weights, (np.arange(len(rig.rest_verts))[:, None], rig.skin_bones), rig.skin_weights)
-    rotation = T_frame_bone[..., :3, :3]
-    offset = T_frame_bone[..., :3, 3] - np.einsum("tbij,bj->tbi", rotation, rig.rest_bones[:num_bones])
+    rotation = rotation_from_quat(torch.from_numpy(rig.bone_quats[frames])).numpy()
+    offset = rig.bone_positions[frames] - np.einsum("tbij,bj->tbi", rotation, rig.rest_bones[:num_bones])
     blended = weights @ np.concatenate([rotation, offset[..., None]], axis=-1).reshape(-1, num_bones, 12)
     blended = blended.reshape(-1, len(rig.rest_verts), 3, 4)
     return np.einsum("tvab,vb->tva", blended[..., :3], rig.rest_verts) + blended[..., 3]

@@ -14,17 +14,18 @@ from haptic.training.run import RunConfig
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs/train").glob("*.yaml"))
 # These change one thing of another file.
 LAYERS = ("no_image_data", "no_cross_view", "no_global", "flip_order")
+BASES = {**dict.fromkeys(LAYERS, "haptic.yaml"), "openhand_tiny_second": "openhand_tiny.yaml"}
 
 
 def read(path):
-    base = [path.with_name("haptic.yaml")] if path.stem in LAYERS else []
+    base = [path.with_name(BASES[path.stem])] if path.stem in BASES else []
     arguments = [word for one in [*base, path] for word in ("--config", str(one))]
     parser = build_parser()
     return parser.instantiate(parser.parse_args(arguments))
 
 
 def test_all_recipes_of_the_paper_are_there_and_our_own():
-    ours = {"haptic", "finetune", "openhand_tiny", "smoke"}
+    ours = {"haptic", "finetune", "openhand_tiny", "openhand_tiny_second", "smoke"}
     assert {path.stem for path in CONFIGS} == ours | set(LAYERS)
 
 
@@ -63,3 +64,10 @@ def test_the_paper_s_recipe_has_the_official_numbers():
 def test_the_shipped_networks_weights_stay_below_forty_megabytes_in_half_precision():
     network = Haptic(read(CONFIGS[0].with_name("openhand_tiny.yaml")).network)
     assert sum(value.numel() for value in network.state_dict().values()) * 2 < 40e6
+
+
+def test_the_default_network_s_second_run_goes_on_from_its_first():
+    first, second = (read(CONFIGS[0].with_name(f"{name}.yaml")) for name in ("openhand_tiny", "openhand_tiny_second"))
+    assert second.run.init == f"{first.run.out}/last.ckpt"
+    sees_box = replace(first.network.decoder, sees_box=True)
+    assert second.network == replace(first.network, box_share=0.5, decoder=sees_box)

@@ -39,8 +39,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        where = error.filename or options.out or options.root
+        print(f"error: {where}: {error.strerror or error}", file=sys.stderr)
+        return 1
     except Interrupted as error:
         print(f"\n{error}", file=sys.stderr)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing new was written", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -55,7 +62,8 @@ def _run(data_set: DataSet, options: argparse.Namespace) -> int:
         hands_per_shard=options.hands_per_shard, max_crop_px=options.crop_px, max_frame_px=options.frame_px,
     )  # fmt: skip
     code = 0
-    for split in options.split or list(data_set.splits):
+    splits = options.split or list(data_set.splits)
+    for split in splits:
         request = Request(options.root, split, mano, own)
         if not (options.check or options.preview):
             if options.out is None:
@@ -69,7 +77,7 @@ def _run(data_set: DataSet, options: argparse.Namespace) -> int:
             code = code or int(bool(faults))
         if options.preview:
             picture = options.preview
-            if options.split is None or len(options.split) > 1:
+            if len(splits) > 1:
                 picture = picture.with_stem(f"{picture.stem}-{split}")
             write_preview(data_set, source, picture)
             print(f"{picture} shows hands of {data_set.title}, {split}")
@@ -87,11 +95,6 @@ def _mano(data_set: DataSet, options: argparse.Namespace) -> ManoFiles | None:
                 file=sys.stderr,
             )
         return None
-    if data_set.needs_left_mano and options.mano_left is None:
-        raise ValueError(
-            f"{data_set.title} stores left hands as PCA coefficients of MANO_LEFT; give your own file with --mano-left "
-            "MANO_LEFT.pkl too (it comes with MANO_RIGHT.pkl)"
-        )
     mano = ManoFiles(options.mano, options.mano_left)
     shipped = read_hand_model_data(find_asset(OPENHAND), family="openhand").name
     if mano.name.split("-")[-1] == shipped.split("-")[-1]:

@@ -4,7 +4,6 @@ A fixed camera's picture is a square about the object, 1.5 times the object's bo
 1000 px. So its camera has another K in every frame. The head camera's pictures are whole, at 0.3 of their size.
 """
 
-import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
-from data_prep.arrays import object_array
-from data_prep.dataset import DamagedError
+from data_prep.arrays import object_array, read_json, read_lines
+from data_prep.dataset import DamagedError, UnusableError
 from data_prep.mano_files import matrices
 
 CROP_PX = 1000
@@ -29,20 +28,21 @@ def object_template(folder: Path) -> tuple[Float[np.ndarray, "V 3"], Bool[np.nda
     """Return the vertices of an object (metres) and which of them turn with its hinge.
 
     Raises:
-        ValueError: its files are not there, or do not fit together.
+        UnusableError: its files are not there.
+        DamagedError: they cannot be read, or do not fit together.
     """
     mesh, parts = folder / "mesh.obj", folder / "parts.json"
     if not mesh.is_file() or not parts.is_file():
-        raise ValueError(
+        raise UnusableError(
             f"{folder}: no mesh.obj and parts.json; cropped pictures are squares about the object, so `meta` of the "
             "download must have its object_vtemplates (or take the full `images`)"
         )
-    lines = (line.split()[1:4] for line in mesh.read_text().splitlines() if line.startswith("v "))
+    lines = (line.split()[1:4] for line in read_lines(mesh) if line.startswith("v "))
     vertices = np.array([[float(value) for value in line] for line in lines]) * MM
     # The authors' code turns the vertices of part 0, whatever the words of its documentation.
-    is_turning = ~np.array(json.loads(parts.read_text())).astype(bool)
+    is_turning = ~np.array(read_json(parts)).astype(bool)
     if vertices.shape != (len(is_turning), 3):
-        raise ValueError(f"{folder}: {len(vertices)} vertices in mesh.obj, {len(is_turning)} in parts.json")
+        raise DamagedError(f"{folder}: {len(vertices)} vertices in mesh.obj, {len(is_turning)} in parts.json")
     return vertices, is_turning
 
 

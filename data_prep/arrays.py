@@ -1,6 +1,8 @@
 """Small readers that name the file they failed on."""
 
+import csv
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,36 @@ import numpy as np
 
 from data_prep.dataset import DamagedError
 from haptic.files import load_plain_pickle
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return a text file's lines that are not blank.
+
+    Raises:
+        DamagedError: it is missing, no text, or has no such line.
+    """
+    lines = _read(path, lambda: [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()])
+    if not lines:
+        raise DamagedError(f"{path}: no line in it; is the download complete?")
+    return lines
+
+
+def read_frame_list(path: Path, pattern: str) -> list[tuple[str, int]]:
+    """Return the pairs of sequence and frame number that a list of frames names.
+
+    Args:
+        pattern: a regular expression that matches a line, of two groups.
+
+    Raises:
+        DamagedError: a line is another.
+    """
+    frames = []
+    for number, line in enumerate(read_lines(path), 1):
+        found = re.fullmatch(pattern, line.strip())
+        if found is None:
+            raise DamagedError(f"{path}, line {number}: {line[:60]!r} names no frame; is the download complete?")
+        frames.append((found[1], int(found[2])))
+    return frames
 
 
 def read_json(path: Path) -> Any:
@@ -21,6 +53,32 @@ def read_yaml(path: Path) -> Any:
     import yaml
 
     return _read(path, lambda: yaml.safe_load(path.read_text()))
+
+
+def read_npy(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an npy of numbers."""
+    return vector({"array": _read(path, lambda: np.load(path, allow_pickle=False))}, "array", shape, where=str(path))
+
+
+def read_table(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV file that has these columns.
+
+    Raises:
+        DamagedError: it is missing or no text, a column is, or a line is cut off.
+    """
+
+    def load() -> list[dict[str, str]]:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            lacking = [name for name in columns if name not in (reader.fieldnames or ())]
+            if lacking:
+                raise ValueError(f"no column {lacking[0]}")
+            rows = list(reader)
+        if any(row[name] is None for row in rows for name in columns):
+            raise ValueError("a line is cut off")
+        return rows
+
+    return _read(path, load)
 
 
 def read_npz(path: Path, *names: str) -> dict[str, np.ndarray]:

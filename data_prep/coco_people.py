@@ -16,6 +16,7 @@ from data_prep.single_images import (
     one_frame,
     picture_folder,
     picture_source,
+    present,
     safe_key,
     where_known,
 )
@@ -59,7 +60,9 @@ def read_people(
             elif name == "annotations":
                 hands = (hand for hand in person_hands(item) if (hand.weight > 0).sum() >= min_joints)
                 found += [(item["image_id"], item["id"], hand) for hand in hands]
-    except (DamagedError, KeyError, TypeError, ValueError) as error:
+    except DamagedError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: not COCO's format as expected ({type(error).__name__}: {error})") from None
     for image_id, person, hand in found:
         if image_id not in pictures:
@@ -84,11 +87,7 @@ def open_people(
     """
     pictures = read_people(annotation, person_hands, min_joints=MIN_JOINTS if is_training else 1)
     folder = picture_folder(root, folders, [picture.file_name for picture in pictures], data_set=data_set)
-    there = [picture for picture in pictures if (folder / picture.file_name).is_file()]
-    missing: tuple[str, ...] = ()
-    if len(there) < len(pictures):
-        first = next(picture.file_name for picture in pictures if not (folder / picture.file_name).is_file())
-        missing = (f"{folder}: {len(pictures) - len(there)} of {len(pictures)} pictures, the first is {first}",)
+    there, missing = present(folder, pictures, lambda picture: picture.file_name)
 
     def make(picture: PeoplePicture) -> SourceClip:
         size: dict[str, Any] = {"width_px": picture.width_px, "height_px": picture.height_px}

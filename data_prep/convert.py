@@ -6,10 +6,14 @@ gives the same command again. Which units go into which shard follows from the a
 
 import errno
 import multiprocessing
+import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,7 @@ import cv2
 import numpy as np
 import torch
 
-from data_prep.dataset import DamagedError, DataSet, Request, Source, SourceClip, Unit
+from data_prep.dataset import DamagedError, DataSet, Request, Source, SourceClip, Unit, UnusableError
 from data_prep.labels import clip_hands
 from data_prep.resuming import keep_recipe, time_in_words
 from haptic.data.samples import HandLabels, SampleWriter, WriterConfig
@@ -30,6 +34,9 @@ NO_MODEL = "none"  # the hand model of shards without MANO parameters
 MANO = "mano"  # of shards whose labels are MANO's and absolute already, so that no file is asked for
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, a limit on files
 MAX_RETRIES = 1000  # damaged pictures in one clip
+MAX_LISTED = 20
+# What annotations of another shape make the code that reads them raise.
+NOT_AS_EXPECTED = (KeyError, TypeError, IndexError, AttributeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -98,18 +105,47 @@ def open_source(data_set: DataSet, request: Request, *, is_partial_fine: bool, l
             f"{data_set.title} tells hands by MANO parameters only; give your own MANO_RIGHT.pkl with --mano (free for "
             "research after registration at mano.is.tue.mpg.de)"
         )
-    source = data_set.open(request)
+    if data_set.needs_left_mano and request.mano is not None and not request.mano.has_left:
+        raise ValueError(
+            f"{data_set.title} stores left hands as PCA coefficients of MANO_LEFT; give your own file with --mano-left "
+            "MANO_LEFT.pkl too (it comes with MANO_RIGHT.pkl)"
+        )
+    source = _opened(data_set, request)
     if source.missing and not is_partial_fine:
-        some = "\n  ".join(source.missing[:20])
-        more = f"\n  ... and {len(source.missing) - 20} more" if len(source.missing) > 20 else ""
         raise ValueError(
             f"{request.root}: the download of {data_set.title}, {request.split}, lacks {len(source.missing)} parts:\n"
-            f"  {some}{more}\ndownload them, or go on with what is there by --partial"
+            f"{_listed(source.missing)}\ndownload them, or go on with what is there by --partial"
         )
     units = source.units if limit is None else source.units[:limit]
     if not units:
-        raise ValueError(f"{request.root}: nothing of {data_set.title}, {request.split}, is there to convert")
+        lacks = f"; what it lacks:\n{_listed(source.missing)}" if source.missing else ", though it looks like one"
+        raise ValueError(f"{request.root}: nothing of {data_set.title}, {request.split}, is there to convert{lacks}")
     return Source(units, source.clips, source.missing)
+
+
+def _opened(data_set: DataSet, request: Request) -> Source:
+    try:
+        return data_set.open(request)
+    except NOT_AS_EXPECTED as error:
+        if isinstance(error, ValueError) and any(
+            str(path) in str(error) for path in (request.root, *request.options.values())
+        ):
+            raise
+        raise ValueError(
+            f"{request.root}: annotations of {data_set.title}, {request.split}, are not as expected "
+            f"({in_words(error)}); is the download complete?"
+        ) from None
+
+
+def in_words(error: Exception) -> str:
+    """Return what was raised in one line."""
+    text = " ".join(str(error).split())
+    return text if type(error) is ValueError else f"{type(error).__name__}: {text}"
+
+
+def _listed(missing: Sequence[str]) -> str:
+    some = [f"  {part}" for part in missing[:MAX_LISTED]]
+    return "\n".join([*some, *([f"  ... and {len(missing) - MAX_LISTED} more"] if len(missing) > MAX_LISTED else [])])
 
 
 def convert(
@@ -128,20 +164,24 @@ def convert(
     """
     source = open_source(data_set, request, is_partial_fine=config.is_partial_fine, limit=config.limit)
     out.mkdir(parents=True, exist_ok=True)
-    for rest in out.glob(f".writing-{request.split}-*"):
+    for rest in out.glob(f".writing-{request.split}-[0-9]*"):
         shutil.rmtree(rest)
-    recipe = _recipe(data_set, request, config)
-    keep_recipe(out / f"{request.split}.json", recipe, shards=f"its shards of {request.split}")
+    recipe = out / f"{request.split}.json"
+    if not any(out.glob(f"{request.split}-[0-9]*.tar")):
+        recipe.unlink(missing_ok=True)  # of a run that came to nothing
+    keep_recipe(recipe, _recipe(data_set, request, config), shards=f"its shards of {request.split}")
     jobs = plan_shards(source.units, out, request.split, config.hands_per_shard)
     missing = [job for job in jobs if not job.path.exists()]
     say(f"{data_set.title}, {request.split}: {len(source.units)} units in {len(jobs)} shards, of which "
         f"{len(jobs) - len(missing)} are there")  # fmt: skip
+    if source.missing:
+        say(f"  without {len(source.missing)} parts that the download lacks:\n{_listed(source.missing)}")
     if config.limit is not None:
         say(f"  only the first {config.limit} units, as asked for")
     tally = Tally()
     worker = _Worker(data_set, request, source, config)
     started = time.monotonic()
-    try:
+    with _told_in_words(out, tally, config):
         results = _results(worker, missing, config.workers)
         for done, one in enumerate(results, start=1):
             for text in one.damaged:
@@ -149,6 +189,19 @@ def convert(
             tally.add(one)
             _check_damage(tally, config.max_damaged, out)
             say(_progress(done, len(missing), tally, time.monotonic() - started))
+    if tally.clips == 0 and len(missing) == len(jobs):
+        why = f"; the first of {len(tally.damaged)} damaged: {tally.damaged[0]}" if tally.damaged else ""
+        raise ValueError(f"{request.root}: no usable hand in {data_set.title}, {request.split}{why}")
+    say(f"{tally.clips} clips, {tally.frames} frames, {tally.hands} hands in {tally.shards} new shards; "
+        f"{len(tally.damaged)} damaged")  # fmt: skip
+    return tally
+
+
+@contextmanager
+def _told_in_words(out: Path, tally: Tally, config: ConvertConfig) -> Iterator[None]:
+    """Tell what ends a conversion from outside in one line, and what is there."""
+    try:
+        yield
     except KeyboardInterrupt:
         raise Interrupted(
             f"interrupted; {tally.shards} new shards in {out} are complete, the same command goes on from there"
@@ -160,9 +213,11 @@ def convert(
             f"{out}: no space is left ({error.strerror}); the shards that are there are complete. Free some space and "
             "give the same command again"
         ) from None
-    say(f"{tally.clips} clips, {tally.frames} frames, {tally.hands} hands in {tally.shards} new shards; "
-        f"{len(tally.damaged)} damaged")  # fmt: skip
-    return tally
+    except BrokenProcessPool:
+        raise ValueError(
+            f"{out}: a process was ended from outside, as happens when memory runs out; the shards that are there are "
+            f"complete. Give the same command again, with fewer --workers than {config.workers} if it was memory"
+        ) from None
 
 
 def plan_shards(units: Sequence[Unit], out: Path, split: str, hands_per_shard: int) -> list[ShardJob]:
@@ -210,7 +265,7 @@ class _Worker:
     def write(self, job: ShardJob) -> Tally:
         """Write one shard."""
         if self._source is None:
-            self._source = self._data_set.open(self._request)
+            self._source = _opened(self._data_set, self._request)
         folder = job.path.parent / f".writing-{job.path.stem}"
         tally = Tally()
         # One shard of this job: whole units decide where a shard ends, not its size.
@@ -234,14 +289,39 @@ class _Worker:
 
     def _write_unit(self, writer: SampleWriter, unit: Unit, tally: Tally) -> None:
         assert self._source is not None
-        try:
-            for clip in self._source.clips(unit):
-                tally.damaged += clip.damaged
+        for clip in readable_clips(self._source, unit, tally.damaged):
+            try:
                 write_clip(writer, clip, tally)
-        except DamagedError as error:
-            tally.damaged.append(str(error))
+            except DamagedError as error:
+                tally.damaged.append(str(error))
+            if len(tally.damaged) > self._config.max_damaged:
+                break
         if len(tally.damaged) > self._config.max_damaged:
             raise ValueError(_too_damaged(tally.damaged, self._config.max_damaged))
+
+
+def readable_clips(source: Source, unit: Unit, damaged: list[str]) -> Iterator[SourceClip]:
+    """Give a unit's clips; what cannot be read is added to `damaged`, and ends the unit.
+
+    Raises:
+        UnusableError: what only the user can put right.
+    """
+    clips = iter(source.clips(unit))
+    while True:
+        try:
+            clip = next(clips, None)
+        except UnusableError:
+            raise
+        except DamagedError as error:
+            damaged.append(str(error))
+            return
+        except NOT_AS_EXPECTED as error:
+            damaged.append(f"{unit.name}: its annotation is not as expected ({in_words(error)})")
+            return
+        if clip is None:
+            return
+        damaged += clip.damaged
+        yield clip
 
 
 def write_clip(writer: SampleWriter, clip: SourceClip, tally: Tally) -> None:
@@ -305,8 +385,9 @@ def _results(worker: _Worker, jobs: list[ShardJob], workers: int) -> Iterator[Ta
         for future in as_completed([pool.submit(_write_in_process, job) for job in jobs]):
             yield future.result()
     except BaseException:
+        processes = list((pool._processes or {}).values())  # the pool forgets them when it is shut down
         pool.shutdown(wait=False, cancel_futures=True)
-        for process in list((pool._processes or {}).values()):
+        for process in processes:
             process.terminate()
         raise
     pool.shutdown()
@@ -319,9 +400,18 @@ def _start_process(worker: _Worker) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops them
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     _PROCESS_WORKER[:] = [worker]
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent is gone: who gives the command again shall find nobody at work."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "a started process has a parent"
+    parent.join()
+    os._exit(1)
 
 
 def _write_in_process(job: ShardJob) -> Tally:

@@ -30,6 +30,10 @@ class DamagedError(ValueError):
     """A picture or an annotation that cannot be read; the message names it. The converter counts it and goes on."""
 
 
+class UnusableError(ValueError):
+    """What the user must put right before anything more is converted: it ends the run."""
+
+
 @dataclass(frozen=True)
 class Split:
     """What the publishers say of a split; 0 where they do not say."""

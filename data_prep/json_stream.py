@@ -18,7 +18,7 @@ def stream_lists(path: Path) -> Iterator[tuple[str, Any]]:
     Raises:
         DamagedError: it is no JSON object, or one that is cut off; the place is named.
     """
-    with path.open(encoding="utf-8") as file:
+    with _opened(path) as file:
         yield from _Stream(file, path).lists()
 
 
@@ -28,8 +28,15 @@ def stream_entries(path: Path) -> Iterator[tuple[str, str, Any]]:
     Raises:
         DamagedError: it is no such file, or one that is cut off; the place is named.
     """
-    with path.open(encoding="utf-8") as file:
+    with _opened(path) as file:
         yield from _Stream(file, path).entries()
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open(encoding="utf-8")
+    except OSError as error:
+        raise DamagedError(f"{path}: {error.strerror or error}") from None
 
 
 class _Stream:
@@ -115,7 +122,10 @@ class _Stream:
                 return ""
 
     def _grow(self) -> bool:
-        chunk = self._file.read(max(CHUNK_CHARS, len(self._text) - self._place))
+        try:
+            chunk = self._file.read(max(CHUNK_CHARS, len(self._text) - self._place))
+        except UnicodeDecodeError as error:
+            raise DamagedError(f"{self._path}: not readable as JSON ({error}); is the download complete?") from None
         self._dropped += self._place
         self._text, self._place = self._text[self._place :] + chunk, 0
         return bool(chunk)

@@ -1,12 +1,13 @@
 """`--preview`: a contact sheet of hands spread over a split, with the labels as a shard would hold them."""
 
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from data_prep.convert import clip_images
+from data_prep.convert import clip_images, readable_clips
 from data_prep.dataset import DamagedError, DataSet, Source
 from data_prep.labels import clip_hands, thinned
 from haptic.data.samples import SampleWriter
@@ -42,21 +43,16 @@ def write_preview(data_set: DataSet, source: Source, path: Path) -> None:
 def _add_unit(writer: SampleWriter, source: Source, place: int) -> list[str]:
     """Add a frame or two of a unit's first clips; return what could not be read."""
     faults: list[str] = []
-    try:
-        for number, clip in enumerate(source.clips(source.units[place])):
-            if number == PREVIEW_CLIPS:
-                break
-            hands = clip_hands(clip)
-            if not hands:
-                continue
-            spans = [(int(one.frame_index[0]), int(one.frame_index[-1])) for one in hands.values()]
-            first, last = max(spans, key=lambda span: span[1] - span[0])
-            middle = (first + last) // 2
-            few = thinned(hands, range(middle, middle + 2))
-            try:
-                writer.add_clip(clip.key, clip_images(clip, few), few, fps=clip.fps, source=clip.source)
-            except DamagedError as error:
-                faults.append(str(error))
-    except DamagedError as error:
-        faults.append(str(error))
+    for clip in islice(readable_clips(source, source.units[place], faults), PREVIEW_CLIPS):
+        hands = clip_hands(clip)
+        if not hands:
+            continue
+        spans = [(int(one.frame_index[0]), int(one.frame_index[-1])) for one in hands.values()]
+        first, last = max(spans, key=lambda span: span[1] - span[0])
+        middle = (first + last) // 2
+        few = thinned(hands, range(middle, middle + 2))
+        try:
+            writer.add_clip(clip.key, clip_images(clip, few), few, fps=clip.fps, source=clip.source)
+        except DamagedError as error:
+            faults.append(str(error))
     return faults

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from data_prep.dataset import DamagedError, DataSet, HandTruth, Source, SourceClip
+from data_prep.convert import readable_clips
+from data_prep.dataset import DataSet, HandTruth, Source, SourceClip
 from data_prep.labels import clip_hands, project_joints
 from haptic.hand.joints import PARENTS_21
 
@@ -36,7 +37,6 @@ class Sanity:
         """Take a clip's numbers."""
         self.clips += 1
         self.frames += len(clip.pictures)
-        self.damaged += clip.damaged
         for truth in clip.hands:
             self.told += len(truth.K)
             self._add_hand(truth, clip.fps)
@@ -71,11 +71,8 @@ def check_source(data_set: DataSet, source: Source, split: str) -> tuple[list[st
     step = max(1, len(source.units) // CHECKED_UNITS)
     looked_at = source.units[::step][:CHECKED_UNITS]
     for unit in looked_at:
-        try:
-            for clip in source.clips(unit):
-                found.add(clip)
-        except DamagedError as error:
-            found.damaged.append(str(error))
+        for clip in readable_clips(source, unit, found.damaged):
+            found.add(clip)
     lines, faults = list(_count_lines(data_set, source, split)), []
     lines.append(
         f"looked at {len(looked_at)} of {len(source.units)} units: {found.clips} clips, {found.frames} frames, "

@@ -162,10 +162,23 @@ def split_by_presence(
 ) -> tuple[list[SampleT], tuple[str, ...]]:
     """Return the samples whose picture lies directly in the folder, and a line about those whose picture does not."""
     names = {entry.name for entry in os.scandir(folder)} if folder.is_dir() else set()
-    there = [sample for sample in samples if name(sample) in names]
+    return _divided(folder, samples, [name(sample) in names for sample in samples], name)
+
+
+def present(
+    folder: Path, samples: Sequence[SampleT], name: Callable[[SampleT], str]
+) -> tuple[list[SampleT], tuple[str, ...]]:
+    """Return the same of pictures that may lie in folders below; they are looked for one by one."""
+    return _divided(folder, samples, [(folder / name(sample)).is_file() for sample in samples], name)
+
+
+def _divided(
+    folder: Path, samples: Sequence[SampleT], is_there: Sequence[bool], name: Callable[[SampleT], str]
+) -> tuple[list[SampleT], tuple[str, ...]]:
+    there = [sample for sample, is_here in zip(samples, is_there, strict=True) if is_here]
     if len(there) == len(samples):
         return there, ()
-    first = next(name(sample) for sample in samples if name(sample) not in names)
+    first = name(samples[list(is_there).index(False)])
     return there, (f"{folder}: {len(samples) - len(there)} of {len(samples)} pictures, the first is {first}",)
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from data_prep.dataset import DamagedError
+from data_prep.dataset import DamagedError, UnusableError
 from data_prep.fisheye import Fisheye624
 from data_prep.headsets import quaternion_pose
 
@@ -59,7 +59,7 @@ class QuestRecording:
         try:
             import pyvrs
         except ImportError:
-            raise ValueError(f"{self._path}: a VRS recording; to read it, {INSTALL}") from None
+            raise UnusableError(f"{self._path}: a VRS recording; to read it, {INSTALL}") from None
         try:
             reader = pyvrs.SyncVRSReader(str(self._path))
             found = sorted(name for name in reader.stream_ids if reader.might_contain_images(name))
@@ -125,7 +125,7 @@ class AriaRecording:
             try:
                 from projectaria_tools.core import data_provider
             except ImportError:
-                raise ValueError(f"{self._path}: a VRS recording; to read it, {INSTALL}") from None
+                raise UnusableError(f"{self._path}: a VRS recording; to read it, {INSTALL}") from None
             self._provider = data_provider.create_vrs_data_provider(str(self._path))
             if self._provider is None:
                 raise DamagedError(f"{self._path}: not a readable recording of Aria")

@@ -4,12 +4,13 @@ Fingers are PCA coefficients with the mean pose left out; left hands were made w
 without a label have zeros as pose and -1 as joints.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from data_prep.arrays import read_npz, read_yaml, vector
+from data_prep.arrays import read_lines, read_npz, read_yaml, vector
 from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit
 from data_prep.mano_files import ManoNumbers
 from data_prep.pictures import PictureFiles
@@ -62,7 +63,7 @@ def open_dexycb(request: Request) -> Source:
             if not (root / name / "meta.yml").is_file():
                 missing.append(name)
                 continue
-            num_frames = int(read_yaml(root / name / "meta.yml")["num_frames"])
+            num_frames = int(_record(root / name / "meta.yml", "num_frames")["num_frames"])
             serials = [serial for serial in split_serials(split) if (root / name / serial).is_dir()]
             missing += [f"{name}/{serial}" for serial in split_serials(split) if serial not in serials]
             if serials:
@@ -78,7 +79,7 @@ def _sequences(request: Request) -> list[list[str]]:
     """
     root = request.root
     if "sequences" in request.options:
-        lines = Path(request.options["sequences"]).read_text().split()
+        lines = [line.strip() for line in read_lines(Path(request.options["sequences"]))]
         subjects = sorted({line.split("/")[0] for line in lines})
         return [sorted(line for line in lines if line.startswith(f"{subject}/")) for subject in subjects]
     found = []
@@ -98,18 +99,20 @@ def _clips(request: Request, unit: Unit) -> Iterator[SourceClip]:
     """Give a clip for each camera of a sequence."""
     root = request.root
     folder = root / unit.name
-    meta = read_yaml(folder / "meta.yml")
-    extrinsics = read_yaml(root / "calibration" / f"extrinsics_{meta['extrinsics']}" / "extrinsics.yml")["extrinsics"]
+    meta = _record(folder / "meta.yml", "num_frames", "extrinsics", "mano_sides", "mano_calib")
+    calibration = root / "calibration"
+    poses, shape = (
+        calibration / f"extrinsics_{meta['extrinsics']}" / "extrinsics.yml",
+        calibration / f"mano_{meta['mano_calib'][0]}" / "mano.yml",
+    )
+    extrinsics = _record(poses, "extrinsics")["extrinsics"]
     is_right = meta["mano_sides"][0] == "right"
-    betas = vector(
-        read_yaml(root / "calibration" / f"mano_{meta['mano_calib'][0]}" / "mano.yml"), "betas", (10,),
-        where=f"mano_{meta['mano_calib'][0]}",
-    )  # fmt: skip
+    betas = vector(_record(shape, "betas"), "betas", (10,), where=str(shape))
     for serial in split_serials(request.split):
         if not (folder / serial).is_dir():
             continue
         T_world_cam = np.eye(4)
-        T_world_cam[:3] = vector(extrinsics, serial, (3, 4), where=f"extrinsics_{meta['extrinsics']}")
+        T_world_cam[:3] = vector(extrinsics, serial, (3, 4), where=str(poses))
         yield _clip(request, unit, serial, int(meta["num_frames"]), betas, is_right, T_world_cam)
 
 
@@ -171,10 +174,19 @@ def _read_labels(folder: Path, num_frames: int) -> tuple[np.ndarray, np.ndarray,
     return pose, joints_cam, joints_img, damaged
 
 
+def _record(path: Path, *names: str) -> Mapping[str, Any]:
+    """Return a YAML file's record, which has these entries."""
+    record = read_yaml(path)
+    lacking = [name for name in names if not isinstance(record, Mapping) or record.get(name) in (None, "", [])]
+    if lacking:
+        raise DamagedError(f"{path}: no {lacking[0]} in it; is the download complete?")
+    return record
+
+
 def _intrinsics(root: Path, serial: str) -> np.ndarray:
     path = root / "calibration" / "intrinsics" / f"{serial}_640x480.yml"
-    color = read_yaml(path)["color"]
-    fx, fy, ppx, ppy = (float(color[name]) for name in ("fx", "fy", "ppx", "ppy"))
+    color = _record(path, "color")["color"]
+    fx, fy, ppx, ppy = (float(vector(color, name, (), where=str(path))) for name in ("fx", "fy", "ppx", "ppy"))
     return np.array([[fx, 0, ppx], [0, fy, ppy], [0, 0, 1]])
 
 

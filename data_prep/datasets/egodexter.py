@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.arrays import read_lines
 from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit
 from data_prep.frames import pinhole
 from data_prep.pictures import PictureFiles
@@ -26,10 +27,12 @@ def open_egodexter(request: Request) -> Source:
     units, missing = [], []
     for name in SEQUENCES:
         folder = request.root / "data" / name
-        if not (folder / "annotation.txt_3D.txt").is_file() or not (folder / "color_on_depth").is_dir():
-            missing.append(f"data/{name}")
+        wanted = ("annotation.txt", "annotation.txt_3D.txt", "color_on_depth")
+        lacking = [f"data/{name}/{one}" for one in wanted if not (folder / one).exists()]
+        missing += lacking
+        if lacking:
             continue
-        count = len((folder / "annotation.txt_3D.txt").read_text().splitlines())
+        count = len(read_lines(folder / "annotation.txt_3D.txt"))
         units.append(Unit(name, count, count))
     return Source(units, lambda unit: _clips(request.root / "data" / unit.name, unit), missing)
 
@@ -60,7 +63,7 @@ def _clips(folder: Path, unit: Unit) -> Iterator[SourceClip]:
 def _tips(path: Path, numbers: int) -> np.ndarray:
     """Return the five tips of every line."""
     try:
-        lines = path.read_text().splitlines()
+        lines = read_lines(path)
         rows = [
             [[float(value) for value in tip.split(",")] for tip in line.strip().strip(";").split(";")] for line in lines
         ]
@@ -69,7 +72,9 @@ def _tips(path: Path, numbers: int) -> np.ndarray:
             [tip if len(tip) == numbers else [-1.0 if numbers == 2 else 0.0] * numbers for tip in row] for row in rows
         ]
         return np.array(full, np.float64).reshape(len(lines), 5, numbers)
-    except (OSError, ValueError) as error:
+    except DamagedError:
+        raise
+    except ValueError as error:
         raise DamagedError(f"{path}: not five fingertips in every line ({error})") from None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.arrays import read_lines
 from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit
 from data_prep.frames import pinhole
 from data_prep.pictures import PictureFiles
@@ -43,7 +44,7 @@ def open_fpha(request: Request) -> Source:
         lacking = [path for path in (skeleton, color) if not path.exists()]
         missing += [str(path.relative_to(request.root)) for path in lacking]
         if not lacking:
-            count = skeleton.read_text().count("\n")
+            count = len(read_lines(skeleton)) if skeleton.stat().st_size else 0  # an empty one is told of later
             units.append(Unit(name, count, 1))
     return Source(units, lambda unit: _clips(request.root, poses, unit), missing)
 
@@ -58,21 +59,25 @@ def _names(request: Request, poses: Path) -> list[str]:
         raise ValueError(f"{request.root}: no {ACTION_LIST}; it comes with the annotations and names the action splits")
     names: dict[str, list[str]] = {"train": [], "test": []}
     current = ""
-    for line in path.read_text().splitlines():
+    for line in read_lines(path):
         words = line.split()
-        if words and words[0] in ("Training", "Test"):
+        if words[0] in ("Training", "Test"):
             current = "train" if words[0] == "Training" else "test"
-        elif words:
+        elif current:
             names[current].append(words[0])
+        else:
+            raise DamagedError(f"{path}: begins with {line[:60]!r}; expected 'Training' and the list of sequences")
     return names[part]
 
 
 def _clips(root: Path, poses: Path, unit: Unit) -> Iterator[SourceClip]:
     path = poses / unit.name / "skeleton.txt"
     try:
-        rows = np.loadtxt(path, ndmin=2)
+        rows = np.loadtxt(read_lines(path), ndmin=2)
         if rows.shape[1] != SKELETON:
             raise ValueError(f"{rows.shape[1]} numbers in a line, expected {SKELETON}")
+    except DamagedError:
+        raise
     except ValueError as error:
         raise DamagedError(f"{path}: not readable ({error})") from None
     count = int(rows[:, 0].max()) + 1

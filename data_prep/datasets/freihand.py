@@ -68,6 +68,8 @@ def open_freihand(request: Request) -> Source:
     folder = request.root / request.split / "rgb"
     numbers = range(len(hands.K) * len(BACKGROUNDS[request.split]))
     there, missing = split_by_presence(folder, numbers, lambda number: f"{number:08d}.jpg")
+    if request.mano is not None and hands.mano is None:
+        missing = (*missing, f"{request.split}_mano.json")
     return picture_source(there, clip_maker(hands, folder, request.split, request.mano), missing=missing)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.arrays import read_numbers
+from data_prep.arrays import read_frame_list, read_numbers
 from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit
 from data_prep.frames import pinhole
 from data_prep.mano_files import ManoNumbers
@@ -25,9 +25,8 @@ def open_h2o(request: Request) -> Source:
     """List the takes of a split from the official list of frames."""
     path = _list_of(request.root, request.split)
     takes: dict[str, list[int]] = {}
-    for line in path.read_text().split():
-        take, picture = line.split("/rgb/")
-        takes.setdefault(take, []).append(int(Path(picture).stem))
+    for take, frame in read_frame_list(path, r"(.+)/rgb/(\d+)\.png"):
+        takes.setdefault(take, []).append(frame)
     missing = [take for take in takes if not (request.root / take / "cam_intrinsics.txt").is_file()]
     units = [Unit(take, 2 * len(frames), len(frames)) for take, frames in takes.items() if take not in missing]
     return Source(units, lambda unit: _clips(request, unit, sorted(takes[unit.name])), missing)

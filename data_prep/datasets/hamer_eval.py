@@ -10,7 +10,15 @@ from numpy.lib import format as npy
 from data_prep.dataset import DataSet, Request, Source, SourceClip, Split
 from data_prep.mano_files import matrices
 from data_prep.pictures import PictureFiles, picture_size
-from data_prep.single_images import first_file, one_frame, picture_folder, picture_source, safe_key, where_known
+from data_prep.single_images import (
+    first_file,
+    one_frame,
+    picture_folder,
+    picture_source,
+    present,
+    safe_key,
+    where_known,
+)
 from haptic.files import load_plain_pickle_bytes
 
 HINT = ("HInt_annotation", "HInt_annotation_partial", "")
@@ -57,8 +65,7 @@ def open_hamer_eval(request: Request) -> Source:
         raise ValueError(f"{path}: no array {lacking[0]!r}; expected one of HaMeR's evaluation files")
     names = [name.decode() if isinstance(name, bytes) else str(name) for name in arrays["imgname"].tolist()]
     folder = picture_folder(request.root, folders, names, data_set=f"{request.split} ({name})")
-    there = [row for row, one in enumerate(names) if (folder / one).is_file()]
-    missing = () if len(there) == len(names) else (f"{folder}: {len(names) - len(there)} of {len(names)} pictures",)
+    there, missing = present(folder, range(len(names)), lambda row: names[row])
     width = len(str(len(names)))
 
     def make(row: int) -> SourceClip:

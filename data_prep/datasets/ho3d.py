@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.arrays import read_json, read_pickle, vector
+from data_prep.arrays import read_frame_list, read_json, read_pickle, vector
 from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit
 from data_prep.frames import OPENGL
 from data_prep.mano_files import ManoNumbers
@@ -41,17 +41,16 @@ def open_h2o3d(request: Request) -> Source:
 def _open(request: Request, keys: dict[str, tuple[str, str, str]]) -> Source:
     root, split = request.root, request.split
     listed: dict[str, list[int]] = {}
-    order = (root / f"{split}.txt").read_text().split()
-    for line in order:
-        sequence, frame = line.rsplit("/", 1)
-        listed.setdefault(sequence, []).append(int(frame))
+    order = read_frame_list(root / f"{split}.txt", r"(.+)/(\d+)")
+    for sequence, frame in order:
+        listed.setdefault(sequence, []).append(frame)
     missing = [f"{split}/{name}" for name in listed if not (root / split / name / "meta").is_dir()]
     units = [
         Unit(name, len(frames) * len(keys), len(frames))
         for name, frames in sorted(listed.items())
         if f"{split}/{name}" not in missing
     ]
-    published: dict[str, Any] = {}
+    published: dict[tuple[str, int], Any] = {}
     if split == "evaluation" and len(keys) == 1:
         if not (root / EVALUATION_JOINTS).is_file():
             raise ValueError(
@@ -70,7 +69,7 @@ def _clips(
     unit: Unit,
     frames: list[int],
     keys: dict[str, tuple[str, str, str]],
-    published: dict[str, Any],
+    published: dict[tuple[str, int], Any],
 ) -> Iterator[SourceClip]:
     folder = request.root / request.split / unit.name
     count = frames[-1] + 1
@@ -89,7 +88,8 @@ def _clips(
         except DamagedError as error:
             damaged.append(str(error))
     for frame in frames if published else ():
-        stored["right"].joints[frame] = np.asarray(published[f"{unit.name}/{frame:04d}"], np.float64)
+        where = f"{request.root / EVALUATION_JOINTS}, {unit.name}/{frame:04d}"
+        stored["right"].joints[frame] = vector({"xyz": published[unit.name, frame]}, "xyz", (21, 3), where=where)
     known = np.flatnonzero(np.isfinite(K[:, 0, 0]))
     if not len(known):
         return

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.arrays import read_pickle, vector
+from data_prep.arrays import read_lines, read_npy, read_pickle, vector
 from data_prep.dataset import DamagedError, DataSet, HandTruth, Pictures, Request, Source, SourceClip, Split, Unit
 from data_prep.mano_files import MANOPTH_LEFT_TIPS, MANOPTH_RIGHT_TIPS, ManoNumbers
 from data_prep.pictures import FilmFrames, PictureFiles
@@ -29,7 +29,7 @@ def open_hoi4d(request: Request) -> Source:
     if not listed.is_file():
         raise ValueError(f"{request.root}: no {listed.name}; it is in the set's GitHub repository, put it here")
     units, missing = [], []
-    for name in listed.read_text().split():
+    for name in (line.strip() for line in read_lines(listed)):
         count = sum(len(list(folder.glob("*.pickle"))) for folder in _folders(request.root, name).values())
         if not count:
             continue
@@ -56,9 +56,9 @@ def _clips(request: Request, unit: Unit) -> Iterator[SourceClip]:
     folders = _folders(request.root, unit.name)
     files = {side: {int(path.stem): path for path in folder.glob("*.pickle")} for side, folder in folders.items()}
     count = max(max(frames) for frames in files.values() if frames) + 1
-    K = np.load(request.root / "camera_params" / unit.name.split("/")[0] / "intrin.npy", allow_pickle=False)
+    K = read_npy(request.root / "camera_params" / unit.name.split("/")[0] / "intrin.npy", (3, 3))
     damaged: list[str] = []
-    poses = _camera_poses(request.root / "HOI4D_annotations" / unit.name / "3Dseg" / "output.log", count)
+    poses = _camera_poses(request.root / "HOI4D_annotations" / unit.name / "3Dseg" / "output.log", count, damaged)
     hands = []
     for side, frames in files.items():
         numbers = _numbers(side == "right", frames, count, damaged)
@@ -66,7 +66,7 @@ def _clips(request: Request, unit: Unit) -> Iterator[SourceClip]:
         hands.append(
             HandTruth(
                 is_right=side == "right",
-                K=np.tile(np.asarray(K, np.float64), (count, 1, 1)),
+                K=np.tile(K, (count, 1, 1)),
                 joints_cam=request.mano.joints(numbers, tips=tips),
                 T_world_cam=poses,
                 **vars(request.mano.params(numbers)),
@@ -110,15 +110,22 @@ def _numbers(is_right: bool, frames: dict[int, Path], count: int, damaged: list[
     )  # fmt: skip
 
 
-def _camera_poses(path: Path, count: int) -> np.ndarray | None:
-    """Return world from camera of every frame; None if the file is absent or too short."""
-    if not path.is_file():
+def _camera_poses(path: Path, count: int, damaged: list[str]) -> np.ndarray | None:
+    """Return world from camera of every frame; None if the file is absent, or damaged, which is written down."""
+    if not path.exists():
         return None
-    lines = path.read_text().splitlines()
-    blocks = [lines[start + 1 : start + 5] for start in range(0, len(lines) - 4, 5)]
-    if len(blocks) < count:
-        return None
-    return np.array([[[float(value) for value in line.split()] for line in block] for block in blocks[:count]])
+    try:
+        lines = read_lines(path)
+        blocks = [lines[start + 1 : start + 5] for start in range(0, len(lines) - 4, 5)]
+        if len(blocks) < count:
+            raise DamagedError(f"{path}: {len(blocks)} camera poses for {count} frames; hands keep the camera's frame")
+        rows = [[[float(value) for value in line.split()] for line in block] for block in blocks[:count]]
+        return vector({"poses": rows}, "poses", (count, 4, 4), where=str(path))
+    except DamagedError as error:
+        damaged.append(str(error))
+    except ValueError as error:
+        damaged.append(f"{path}: no camera poses ({error})")
+    return None
 
 
 DATA_SETS = (

@@ -108,7 +108,7 @@ class _Tar:
             self._tar = tarfile.open(path)  # noqa: SIM115 (closed by __exit__)
             self.names = set(self._tar.getnames())
         except (OSError, tarfile.TarError, EOFError) as error:
-            raise DamagedError(f"{path}: not a readable tar ({error})") from None
+            raise DamagedError(f"{path}: not a readable tar ({str(error).splitlines()[0]})") from None
 
     def __enter__(self) -> "_Tar":
         return self

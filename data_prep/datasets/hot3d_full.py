@@ -5,7 +5,6 @@ they are matched by time, not by row. Frames without a good truth are masked. Te
 out.
 """
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.arrays import read_json, vector
+from data_prep.arrays import read_json, read_lines, read_table, vector
 from data_prep.dataset import DamagedError, DataSet, Request, Source, SourceClip, Split, Unit
 from data_prep.headsets import (
     COLOR,
@@ -43,7 +42,8 @@ HAWOR = (
     "P0012_d85e10f6", "P0012_119de519", "P0010_41c4c626", "P0012_f7e3880b", "P0009_02511c2f",
     "P0011_72efb935", "P0010_924e574e",
 )  # fmt: skip
-NEEDED = ("mano_hand_pose_trajectory.jsonl", "headset_trajectory.csv", "recording.vrs")
+TRAJECTORY = "headset_trajectory.csv"
+NEEDED = ("mano_hand_pose_trajectory.jsonl", TRAJECTORY, "recording.vrs")
 
 
 def open_full(request: Request) -> Source:
@@ -87,24 +87,16 @@ def _streams(request: Request, folder: Path) -> dict[str, dict[int, bool]]:
 
 def _mask(path: Path) -> dict[str, dict[int, bool]]:
     found: dict[str, dict[int, bool]] = {}
-    for row in _rows(path) if path.is_file() else ():
+    for row in read_table(path, "stream_id", "timestamp[ns]", "mask") if path.is_file() else ():
         found.setdefault(row["stream_id"], {})[int(row["timestamp[ns]"])] = row["mask"].strip().lower() == "true"
     return found
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DamagedError(f"{path}: not readable ({error})") from None
 
 
 def _clips(request: Request, folder: Path) -> Iterator[SourceClip]:
     """Give a clip for each camera, cut where pictures are missing."""
     assert request.mano is not None, "asked for by DataSet.mano"
     recording = open_recording(folder, is_aria=HEADSETS[request.split] == "Aria")
-    poses, hands = _headset(folder / "headset_trajectory.csv"), _hands(folder / "mano_hand_pose_trajectory.jsonl")
+    poses, hands = _headset(folder / TRAJECTORY), _hands(folder / "mano_hand_pose_trajectory.jsonl")
     seen = _visibility(folder / "box2d_hands.csv")
     for stream, is_good in _streams(request, folder).items():
         times_ns = np.array(sorted(is_good))
@@ -115,6 +107,7 @@ def _clips(request: Request, folder: Path) -> Iterator[SourceClip]:
             part = times_ns[start:stop]
             T_world_device = [poses.nearest(time) for time in part]
             is_placed = [pose is not None for pose in T_world_device]
+            lost = sum(is_good[time] and not placed for time, placed in zip(part.tolist(), is_placed, strict=True))
             T_world_cam = np.stack([(np.eye(4) if pose is None else pose) @ T_device_cam for pose in T_world_device])
             view = HeadsetView(lens, T_world_cam, is_sideways=stream == COLOR)
             truths = []
@@ -135,6 +128,7 @@ def _clips(request: Request, folder: Path) -> Iterator[SourceClip]:
                 height_px=view.height_px,
                 fps=FPS,
                 source=f"{folder.name}, {stream}",
+                damaged=[f"{folder}/{TRAJECTORY}: no pose for {lost} pictures of {stream}"] if lost else [],
             )
 
 
@@ -169,10 +163,13 @@ def _headset(path: Path) -> _ByTime:
     """Return world from device."""
     poses = {}
     try:
-        for row in _rows(path):
+        columns = (*(f"t_wo_{axis}[m]" for axis in "xyz"), *(f"q_wo_{axis}" for axis in "wxyz"))
+        for row in read_table(path, "timestamp[ns]", *columns):
             place = [float(row[f"t_wo_{axis}[m]"]) for axis in "xyz"]
             turn = [float(row[f"q_wo_{axis}"]) for axis in "wxyz"]
             poses[int(row["timestamp[ns]"])] = quaternion_pose(np.array(turn), np.array(place))
+    except DamagedError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{path}: not the headset's trajectory ({error})") from None
     return _ByTime(poses)
@@ -182,10 +179,12 @@ def _hands(path: Path) -> _ByTime:
     """Return hands by number ("0": left, "1": right)."""
     hands = {}
     try:
-        for line in path.read_text().splitlines():
+        for line in read_lines(path):
             record = json.loads(line)
             hands[int(record["timestamp_ns"])] = record["hand_poses"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DamagedError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
         raise DamagedError(f"{path}: not a list of hands ({error})") from None
     return _ByTime(hands)
 
@@ -197,8 +196,10 @@ def _visibility(path: Path) -> dict[tuple[str, str, int], float] | None:
     try:
         return {
             (row["stream_id"], row["hand_index"], int(row["timestamp[ns]"])): float(row["visibility_ratio[%]"])
-            for row in _rows(path)
+            for row in read_table(path, "stream_id", "hand_index", "timestamp[ns]", "visibility_ratio[%]")
         }
+    except DamagedError:
+        raise
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{path}: not the boxes of hands ({error})") from None
 

@@ -23,6 +23,7 @@ from data_prep.single_images import (
     one_frame,
     picture_folder,
     picture_source,
+    present,
     safe_key,
     where_known,
 )
@@ -79,9 +80,7 @@ def open_mmpose(request: Request, which: MMPoseSet, judge: SideJudge | None = No
         raise ValueError(f"{path}: not COCO's format ({type(error).__name__}: {error})") from None
     names = [sample.image["file_name"] for sample in samples]
     folder = picture_folder(request.root, which.folders, names, data_set=which.title)
-    there = [sample for sample in samples if (folder / sample.image["file_name"]).is_file()]
-    num_missing = len(samples) - len(there)
-    missing = (f"{folder}: {num_missing} of {len(samples)} pictures",) if num_missing else ()
+    there, missing = present(folder, samples, lambda sample: sample.image["file_name"])
     min_joints = MIN_JOINTS if request.split == "train" else 1
     side_judge = judge or SideJudge()
 

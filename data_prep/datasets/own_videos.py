@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit
+from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit, UnusableError
 from data_prep.labels import project_joints
 from data_prep.own_coco import OwnHand, is_coco, read_coco
 from haptic.export.npz import read_npz
@@ -52,7 +52,7 @@ def open_own_videos(request: Request) -> Source:
             missing.append(f"{path.stem}.json, {path.stem}.npz or {path.stem}/trajectory.npz for {path.name}")
         else:
             units.append(Unit(str(path.relative_to(request.root)), UNIT_HANDS, 1))
-    return Source(units, lambda unit: _clips(request, request.root / unit.name), missing)
+    return Source(units, lambda unit: _own_clips(request, request.root / unit.name), missing)
 
 
 def _videos_of(root: Path, split: str) -> list[Path]:
@@ -120,8 +120,22 @@ def _first_number(request: Request) -> int:
     return int(text)
 
 
+def _own_clips(request: Request, path: Path) -> Iterator[SourceClip]:
+    """Give a video as a clip. What is wrong with labels ends the run: who wrote them can put them right.
+
+    Raises:
+        DamagedError: the video cannot be read.
+        UnusableError: its labels are wrong.
+    """
+    try:
+        yield from _clips(request, path)
+    except DamagedError:
+        raise
+    except ValueError as error:
+        raise UnusableError(str(error)) from None
+
+
 def _clips(request: Request, path: Path) -> Iterator[SourceClip]:
-    """Give a video as a clip. What is wrong with labels ends the run: who wrote them can put them right."""
     labels = _labels_of(path)
     assert labels is not None, "listed with its labels"
     try:

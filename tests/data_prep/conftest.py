@@ -4,9 +4,10 @@ Every picture is grey with two blobs: blue at the wrist, yellow at the tip of th
 mirrors, shifts or swaps anything misses them.
 """
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -34,11 +35,34 @@ REST_WRIST = np.array([0.096, 0.006, 0.006])  # about where MANO has it
 CLONE = Path(__file__).parent.parent.parent
 
 
+def _miniatures() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("miniatures", Path(__file__).with_name("miniatures.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# Every test here may use the miniature downloads that are laid out in another's file.
+MINIATURES = _miniatures()
+globals().update(MINIATURES.FIXTURES)
+lay_miniature, arguments_for = MINIATURES.lay_miniature, MINIATURES.arguments_for
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that takes `any_set` for every data set."""
+    if "any_set" in metafunc.fixturenames:
+        metafunc.parametrize("any_set", MINIATURES.NAMES)
+
+
 @pytest.fixture(scope="session")
 def mano_arrays() -> dict[str, dict[str, np.ndarray]]:
     """A right hand with MANO's arrays, and a left one as MANO_LEFT is published: shape directions not mirrored in x."""
     with np.load(CLONE / "checkpoints" / "openhand" / "OPENHAND_RIGHT.npz") as archive:
         right = {name: archive[name] for name in archive.files}
+    # The openhand itself is refused as the user's file.
+    right["shapedirs"] = right["shapedirs"] * 1.01
     across = np.array([-1.0, 1.0, 1.0])
     turned = np.array([1.0, -1.0, -1.0])
     left = dict(right)

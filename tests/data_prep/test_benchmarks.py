@@ -1,11 +1,9 @@
 """The evaluation finds what data_prep writes: names of sets and splits, folders, boxes, cameras that are not known."""
 
 import csv
-import importlib.util
 import json
 import shutil
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -24,22 +22,6 @@ from haptic.geometry.cameras import ray_directions
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "eval"
 METHODS = ("keypoints-gt", "keypoints-gt/constant-depth")
-
-
-def _module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"downloads_{name}", Path(__file__).with_name(f"test_{name}.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-# The miniature downloads of these sets, in their official layouts.
-dexycb_download = _module("dexycb").download
-arctic_download = _module("arctic").download
-freihand_download = _module("freihand").download
-hint_download = _module("hint").download
 
 
 def write_shards(folder, data_set, root, split, *, mano=None, **options):

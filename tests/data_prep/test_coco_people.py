@@ -40,11 +40,12 @@ IMAGES = [
 ]
 
 
-def test_every_valid_hand_of_every_person_in_a_picture_becomes_a_hand_of_one_clip(
-    tmp_path, pictures, to_shards, read_hands, assert_labels_hit_the_blobs
-):
+@pytest.fixture
+def wholebody(tmp_path, pictures):
+    """Four people: of two some hands are annotated, of one no hand is valid, one is in another picture, without."""
+    root = tmp_path / "coco"
     points, write = pictures
-    write(tmp_path / "train2017")
+    write(root / "train2017")
     some = np.ones(21)
     some[[2, 3]] = 0  # not annotated: x = y = 0
     some[4] = 0.25
@@ -63,10 +64,17 @@ def test_every_valid_hand_of_every_person_in_a_picture_becomes_a_hand_of_one_cli
                  "righthand_kpts": flat(points["first_right"], np.ones(21))},
         empty | {"id": 4, "image_id": 999, "righthand_valid": False, "lefthand_valid": False},
     ]  # fmt: skip
-    (tmp_path / "annotations").mkdir()
-    path = tmp_path / "annotations" / "coco_wholebody_train_v1.0.json"
+    (root / "annotations").mkdir()
+    path = root / "annotations" / "coco_wholebody_train_v1.0.json"
     path.write_text(json.dumps({"info": {}, "images": IMAGES, "annotations": people}))
-    hands = read_hands(to_shards("coco-wholebody", tmp_path, "train")[0])
+    return root, points
+
+
+def test_every_valid_hand_of_every_person_in_a_picture_becomes_a_hand_of_one_clip(
+    wholebody, to_shards, read_hands, assert_labels_hit_the_blobs
+):
+    root, points = wholebody
+    hands = read_hands(to_shards("coco-wholebody", root, "train")[0])
     # Two right hands and a left one; the second person's left hand has four joints, the third's are not valid.
     assert sorted(hands) == ["000000000785.left_0", "000000000785.right_0", "000000000785.right_1"]
     for one in hands.values():
@@ -83,9 +91,12 @@ def test_every_valid_hand_of_every_person_in_a_picture_becomes_a_hand_of_one_cli
     assert left == pytest.approx(3 * np.ptp(points["first_left"], axis=0).max(), rel=1e-5)
 
 
-def test_halpe_hands_start_at_points_94_and_115(tmp_path, pictures, to_shards, read_hands, assert_labels_hit_the_blobs):
+@pytest.fixture
+def halpe(tmp_path, pictures):
+    """A person whose right little fingertip is not annotated, and one without any point."""
+    root = tmp_path / "halpe"
     points, write = pictures
-    write(tmp_path / "val2017")
+    write(root / "val2017")
     keypoints = np.zeros((136, 3))
     keypoints[:94, 2] = 2  # body and face are elsewhere
     keypoints[94:115] = np.column_stack([points["first_left"], np.full(21, 2)])
@@ -95,9 +106,13 @@ def test_halpe_hands_start_at_points_94_and_115(tmp_path, pictures, to_shards, r
         {"id": 1, "image_id": 785, "keypoints": keypoints.reshape(-1).tolist()},
         {"id": 2, "image_id": 999, "keypoints": np.zeros(408).tolist()},
     ]
-    path = tmp_path / "halpe_val_v1.json"
+    path = root / "halpe_val_v1.json"
     path.write_text(json.dumps({"images": IMAGES, "annotations": people, "categories": []}))
-    hands = read_hands(to_shards("halpe", tmp_path, "val")[0])
+    return root
+
+
+def test_halpe_hands_start_at_points_94_and_115(halpe, to_shards, read_hands, assert_labels_hit_the_blobs):
+    hands = read_hands(to_shards("halpe", halpe, "val")[0])
     assert sorted(hands) == ["000000000785.left_0", "000000000785.right_0"]
     for one in hands.values():
         assert_labels_hit_the_blobs(one)

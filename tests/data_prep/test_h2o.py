@@ -11,7 +11,8 @@ FRAMES = 5
 
 @pytest.fixture
 def download(tmp_path, smplx_joints, motion, picture, save_picture):
-    folder = tmp_path / TAKE
+    root = tmp_path / "h2o"
+    folder = root / TAKE
     for name in ("cam_pose", "hand_pose", "hand_pose_mano"):
         (folder / name).mkdir(parents=True)
     (folder / "cam_intrinsics.txt").write_text(f"{FX} {FY} {CX} {CY} {WIDTH} {HEIGHT}")
@@ -36,11 +37,11 @@ def download(tmp_path, smplx_joints, motion, picture, save_picture):
         write(folder / "hand_pose_mano" / f"{frame:06d}.txt", np.concatenate(blocks))
         seen = [(t[frame] / t[frame][:, 2:])[:, :2] * [FX, FY] + [CX, CY] for t in truth.values()]
         save_picture(folder / "rgb" / f"{frame:06d}.png", picture(WIDTH, HEIGHT, *seen))
-    (tmp_path / "label_split").mkdir()
-    (tmp_path / "label_split" / "pose_train.txt").write_text(
+    (root / "label_split").mkdir()
+    (root / "label_split" / "pose_train.txt").write_text(
         "".join(f"{TAKE}/rgb/{frame:06d}.png\n" for frame in range(FRAMES))
     )
-    return tmp_path, truth
+    return root, truth
 
 
 def write(path, values):

@@ -11,7 +11,8 @@ FRAMES = 8
 
 @pytest.fixture
 def release(tmp_path, smplx_joints, motion, picture, save_picture):
-    folder = tmp_path / "labels" / "dexycb" / "clip"
+    root = tmp_path / "release"
+    folder = root / "labels" / "dexycb" / "clip"
     (folder / "s0_train").mkdir(parents=True)
     truth, names = {}, []
     for side in ("right", "left"):
@@ -23,7 +24,7 @@ def release(tmp_path, smplx_joints, motion, picture, save_picture):
         pixels = (joints @ K.T)[..., :2] / joints[..., 2:]
         for frame in range(FRAMES):
             name = f"subject/{side}/{frame:06d}.jpg"
-            save_picture(tmp_path / "pictures" / name, picture(640, 480, pixels[frame]))
+            save_picture(root / "pictures" / name, picture(640, 480, pixels[frame]))
         confidence = np.ones((FRAMES, 21, 1))
         confidence[2, 4] = 0.1
         cTw = np.tile(np.eye(4), (FRAMES, 1, 1))
@@ -43,7 +44,7 @@ def release(tmp_path, smplx_joints, motion, picture, save_picture):
         names.append(name)
         truth[side] = joints
     (folder / "dexycb_s0_train_clip.data.pyd").write_bytes(pickle.dumps(names))
-    return tmp_path, truth, folder
+    return root, truth, folder
 
 
 def test_clips_of_both_sides_lie_where_the_pictures_show_them(

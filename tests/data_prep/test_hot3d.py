@@ -41,8 +41,11 @@ def quaternion(aa):
 
 @pytest.fixture(params=["aria", "quest3"])
 def clips(request, tmp_path, motion, smplx_joints, mano_arrays, picture, through_lens):
+    return make_clips(request.param, tmp_path / "clips", motion, smplx_joints, mano_arrays, picture, through_lens)
+
+
+def make_clips(device, root, motion, smplx_joints, mano_arrays, picture, through_lens):
     """One clip: the left hand is missing in frame 1, the right one is hardly seen in frame 2."""
-    device = request.param
     params, size, stream = (ARIA, (640, 480), "214-1") if device == "aria" else (QUEST, (640, 512), "1201-1")
     hands, joints = {}, {}
     for side in ("right", "left"):
@@ -55,8 +58,8 @@ def clips(request, tmp_path, motion, smplx_joints, mano_arrays, picture, through
             hand.transl, flat_mean=False, published_left=False,
         )  # fmt: skip
         hands[side] = hand
-    folder = tmp_path / f"train_{device}"
-    folder.mkdir()
+    folder = root / f"train_{device}"
+    folder.mkdir(parents=True)
     truth = {side: [] for side in joints}
     with tarfile.open(folder / "clip-001849.tar", "w") as tar:
 
@@ -95,7 +98,7 @@ def clips(request, tmp_path, motion, smplx_joints, mano_arrays, picture, through
             for one in streams:
                 jpeg = cv2.imencode(".jpg", picture(*size, *seen)[..., ::-1])[1].tobytes()
                 add(f"{frame:06d}.image_{one}.jpg", jpeg)
-    return tmp_path, device, stream, {side: np.array(values) for side, values in truth.items()}
+    return root, device, stream, {side: np.array(values) for side, values in truth.items()}
 
 
 def test_hands_lie_in_the_straightened_upright_pictures(

@@ -82,10 +82,14 @@ class FakeRecording:
 
 @pytest.fixture(params=["aria", "quest3"])
 def sequence(request, tmp_path, motion, smplx_joints, mano_arrays, picture, through_lens):
-    device = request.param
+    return make_sequence(request.param, tmp_path / "hot3d", motion, smplx_joints, mano_arrays, picture, through_lens)
+
+
+def make_sequence(device, root, motion, smplx_joints, mano_arrays, picture, through_lens):
+    """A recording of five frames: masked in the first, without the left hand in the second, the right one hidden."""
     params, size = (ARIA, SIZE[device]) if device == "aria" else (QUEST, SIZE[device])
-    folder = tmp_path / "P0001_0badcafe"
-    folder.mkdir()
+    folder = root / "P0001_0badcafe"
+    folder.mkdir(parents=True)
     hands, joints = posed_hands(motion, smplx_joints, mano_arrays)
     times = {
         stream: [START_NS + frame * STEP_NS + number * LATER_NS for frame in range(FRAMES)]
@@ -142,19 +146,24 @@ def sequence(request, tmp_path, motion, smplx_joints, mano_arrays, picture, thro
     ]  # fmt: skip
     (folder / "camera_models.json").write_text(json.dumps(models))
     (folder / "recording.vrs").write_bytes(b"")
-    return tmp_path, device, truth, pictures, times
+    return root, device, truth, pictures, times
 
 
 @pytest.fixture
 def read_by_stand_in(sequence, monkeypatch):
     _root, device, _truth, pictures, _times = sequence
+    monkeypatch.setattr(hot3d_full, "open_recording", stand_in(device, pictures))
+
+
+def stand_in(device, pictures):
+    """Return what opens a made-up recording."""
     params = ARIA if device == "aria" else QUEST
     lenses = {}
     for stream in STREAMS[device]:
         place = np.eye(4)
         place[:3, :3], place[:3, 3] = turn(T_DEVICE_CAM[stream][0]), T_DEVICE_CAM[stream][1]
         lenses[stream] = (Fisheye624(np.array(params), *SIZE[device]), place)
-    monkeypatch.setattr(hot3d_full, "open_recording", lambda _folder, is_aria: FakeRecording(pictures, lenses))
+    return lambda _folder, is_aria: FakeRecording(pictures, lenses)
 
 
 def upright(points, stream):

@@ -45,6 +45,7 @@ def clips_of(source):
 @pytest.fixture
 def onehand10k(tmp_path, picture, save_picture):
     """A hand with two joints not annotated; a picture whose hand is not where a detector finds one; a mask beside."""
+    root = tmp_path / "onehand10k"
     points = points_at(150, 100, 1)
     known = points.copy()
     known[[0, 7]] = -1
@@ -52,10 +53,10 @@ def onehand10k(tmp_path, picture, save_picture):
     for name, joints in (("9.jpg", known), ("33.jpg", points_at(60, 60, 2))):
         numbers = ",".join(f"{value:.0f}" for value in joints.reshape(-1))
         rows.append(f"{name},{SIZE[0]},{SIZE[1]},1,{numbers}")
-        save_picture(tmp_path / "Train" / "source" / name, picture(*SIZE, joints))
-        save_picture(tmp_path / "Train" / "mask" / name.replace("jpg", "png"), picture(*SIZE))
-    (tmp_path / "Train" / "label_joint.txt").write_text("\n".join(rows) + "\n")
-    return tmp_path, points
+        save_picture(root / "Train" / "source" / name, picture(*SIZE, joints))
+        save_picture(root / "Train" / "mask" / name.replace("jpg", "png"), picture(*SIZE))
+    (root / "Train" / "label_joint.txt").write_text("\n".join(rows) + "\n")
+    return root, points
 
 
 @pytest.mark.parametrize("p_right", [0.95, 0.05])
@@ -87,9 +88,10 @@ def test_a_short_line_of_onehand10k_is_named(onehand10k):
 # ---- MPII + NZSL
 
 
-def test_mpii_hands_have_their_side_and_unknown_points(
-    tmp_path, picture, save_picture, to_shards, read_hands, assert_labels_hit_the_blobs
-):
+@pytest.fixture
+def mpii(tmp_path, picture, save_picture):
+    """A picture with two hands, there once for each; the tip of the little finger is not known."""
+    root = tmp_path / "hand_labels"
     points = {"l": points_at(90, 100, 3), "r": points_at(200, 100, 4)}
     for side, joints in points.items():
         valid = np.ones(21)
@@ -102,10 +104,14 @@ def test_mpii_hands_have_their_side_and_unknown_points(
             "mpii_image": "ex2_2.flv_000040.jpg",
         }
         stem = f"ex2_2.flv_000040_{side}"
-        folder = tmp_path / "manual_train"
+        folder = root / "manual_train"
         save_picture(folder / f"{stem}.jpg", picture(*SIZE, *points.values()))
         (folder / f"{stem}.json").write_text(json.dumps(record))
-    hands = read_hands(to_shards("mpii-nzsl", tmp_path, "manual_train")[0])
+    return root
+
+
+def test_mpii_hands_have_their_side_and_unknown_points(mpii, to_shards, read_hands, assert_labels_hit_the_blobs):
+    hands = read_hands(to_shards("mpii-nzsl", mpii, "manual_train")[0])
     assert len(hands) == 2  # the same picture twice, for one hand each; the dot in its name cannot be in a key
     for name, hand in hands.items():
         assert name.startswith("ex2_2-flv_000040_")
@@ -113,7 +119,7 @@ def test_mpii_hands_have_their_side_and_unknown_points(
         assert hand.labels.joints_img_weight[0].tolist() == [1.0] * 20 + [0.0]
         assert_labels_hit_the_blobs(hand)
     # PCKh scales by 0.7 of the head's box; it travels in the clip's source.
-    for clip in clips_of(find_data_set("mpii-nzsl").open(Request(tmp_path, "manual_train"))).values():
+    for clip in clips_of(find_data_set("mpii-nzsl").open(Request(mpii, "manual_train"))).values():
         assert clip.source.endswith("head_box [[140, 20], [170, 60]]")
 
 

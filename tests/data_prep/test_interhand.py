@@ -26,6 +26,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def download(tmp_path, smplx_joints, motion, picture, save_picture):
+    root = tmp_path / "interhand"
     joints_m, numbers = {}, {}
     for side in ("right", "left"):
         hand = motion(
@@ -68,13 +69,13 @@ def download(tmp_path, smplx_joints, motion, picture, save_picture):
         for row, frame in enumerate(FRAMES):
             seen = [in_camera[name, side][row] for side in joints_m]
             seen = [points[:, :2] / points[:, 2:] * focal + middle for points in seen]
-            path = tmp_path / "images" / "train" / "Capture0" / "ROM01" / f"cam{name}" / f"image{frame}.jpg"
+            path = root / "images" / "train" / "Capture0" / "ROM01" / f"cam{name}" / f"image{frame}.jpg"
             save_picture(path, picture(*size, *seen))
-    folder = tmp_path / "annotations" / "train"
+    folder = root / "annotations" / "train"
     folder.mkdir(parents=True)
     for name, values in (("joint_3d", joints_3d), ("camera", cameras), ("MANO_NeuralAnnot", mano)):
         (folder / f"InterHand2.6M_train_{name}.json").write_text(json.dumps({"0": values}))
-    return tmp_path, in_camera
+    return root, in_camera
 
 
 def key(camera, first, hand):

@@ -1,7 +1,6 @@
 """Your own videos: COCO's JSON, detections or a trajectory beside each, read back on the pictures they are of."""
 
 import json
-import shutil
 
 import cv2
 import numpy as np
@@ -19,15 +18,17 @@ from haptic.hand.model import trajectory_joints
 @pytest.fixture
 def filmed(tmp_path, make_result, open_hand, picture):
     """A film of two waving hands as blobs, 320 x 240, and the joints that were painted."""
+    root = tmp_path / "videos"
+    root.mkdir()
     result = make_result(((0, 12), (2, 12)), num_frames=12)
     seen = {name: np.full((12, 21, 2), np.nan) for name in result.hands}
     for name, hand in result.hands.items():
         seen[name][hand.frame_index] = project(trajectory_joints(open_hand, hand), hand.camera.K).numpy()
-    film = cv2.VideoWriter(str(tmp_path / "my kitchen.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 30, (320, 240))
+    film = cv2.VideoWriter(str(root / "my kitchen.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 30, (320, 240))
     for frame in range(12):
         film.write(picture(320, 240, *(joints[frame] for joints in seen.values()))[..., ::-1])
     film.release()
-    return tmp_path, result, seen
+    return root, result, seen
 
 
 @pytest.mark.parametrize("camera", ["assumed", "measured"])
@@ -199,7 +200,6 @@ def test_file_names_may_count_from_one(coco, to_shards, read_hands):
     root = save()
     with pytest.raises(ValueError, match=r"frame 12, but the video has frames 0 to 11;.*first_frame=NUMBER"):
         to_shards("own-videos", root, "train")
-    shutil.rmtree(root / "shards-own-videos-train")
     shards, _tally = to_shards("own-videos", root, "train", first_frame="1")
     assert read_hands(shards)["my_kitchen.right_0"].frame_index == list(range(12))
 

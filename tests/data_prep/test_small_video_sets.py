@@ -20,6 +20,7 @@ MANOPTH_TIPS = {"right": [745, 317, 444, 556, 673], "left": [745, 317, 445, 556,
 def fpha(tmp_path, motion, smplx_joints, picture, save_picture):
     """A sequence of four frames of which one has no line, and one of the three that the README calls bad."""
     hand = motion(4, seed=1, place=(0.0, 0.0, 0.45))
+    root = tmp_path / "fpha"
     depth_mm = 1000 * smplx_joints(True, hand.global_aa, hand.finger, hand.betas, hand.transl, flat_mean=True)
     # By hand, from the README's matrix to four digits: x and y mix by 0.0047, y and z by 0.0027.
     x, y, z = np.moveaxis(depth_mm, -1, 0)
@@ -29,7 +30,7 @@ def fpha(tmp_path, motion, smplx_joints, picture, save_picture):
     )
     pixels = color_mm[..., :2] / color_mm[..., 2:] * [1395.749, 1395.749] + [935.733, 540.681]
     for name in ("Subject_1/open_juice/1", "Subject_2/close_milk/4"):
-        folder = tmp_path / "Hand_pose_annotation_v1" / name
+        folder = root / "Hand_pose_annotation_v1" / name
         folder.mkdir(parents=True)
         rows = [
             " ".join(map(str, [frame, *depth_mm[frame][FPHA_FROM_OPENPOSE].ravel()]))
@@ -38,12 +39,12 @@ def fpha(tmp_path, motion, smplx_joints, picture, save_picture):
         ]
         (folder / "skeleton.txt").write_text("\n".join(rows) + "\n")
         for frame in range(4):
-            path = tmp_path / "Video_files" / name / "color" / f"color_{frame:04d}.jpeg"
+            path = root / "Video_files" / name / "color" / f"color_{frame:04d}.jpeg"
             save_picture(path, picture(1920, 1080, pixels[frame]))
-    (tmp_path / "data_split_action_recognition.txt").write_text(
+    (root / "data_split_action_recognition.txt").write_text(
         "Training 1\nSubject_1/open_juice/1 16\nTest 1\nSubject_2/close_milk/4 3\n"
     )
-    return tmp_path, color_mm / 1000
+    return root, color_mm / 1000
 
 
 @pytest.mark.parametrize("split", ["action_train", "subject_train"])
@@ -68,7 +69,13 @@ def test_fpha_leaves_out_what_its_readme_calls_bad(fpha):
         assert find_data_set("fpha").open(Request(fpha[0], split)).units == []
 
 
-def test_egodexter_tips_of_left_hands_keep_their_places(tmp_path, picture, save_picture, to_shards, read_hands):
+@pytest.fixture
+def egodexter(tmp_path, picture, save_picture):
+    """Four frames of the four sequences: in one a fingertip is not annotated, in one nothing is.
+
+    Kitchen's labels are wrong, and corrected ones lie beside.
+    """
+    root = tmp_path / "egodexter"
     tips_mm = np.array([[-40.0, 10, 400], [-15, -30, 410], [5, -35, 415], [20, -30, 420], [40, -10, 430]])
     K = np.array([475.62, 475.62, 1]), np.array([311.125, 245.965, 0])
     lines_2d, lines_3d = [], []
@@ -86,15 +93,20 @@ def test_egodexter_tips_of_left_hands_keep_their_places(tmp_path, picture, save_
         joints = np.full((21, 2), np.nan)
         joints[8] = pixels[1, :2]
         for sequence in ("Desk", "Fruits", "Kitchen", "Rotunda"):
-            path = tmp_path / "data" / sequence / "color_on_depth" / f"image_{frame:05d}_color_on_depth.png"
+            path = root / "data" / sequence / "color_on_depth" / f"image_{frame:05d}_color_on_depth.png"
             save_picture(path, picture(640, 480, joints))
     for sequence in ("Desk", "Fruits", "Kitchen", "Rotunda"):
-        (tmp_path / "data" / sequence / "annotation.txt").write_text("\n".join(lines_2d))
-        (tmp_path / "data" / sequence / "annotation.txt_3D.txt").write_text("\n".join(lines_3d))
-    wrong = tmp_path / "data" / "Kitchen"
+        (root / "data" / sequence / "annotation.txt").write_text("\n".join(lines_2d))
+        (root / "data" / sequence / "annotation.txt_3D.txt").write_text("\n".join(lines_3d))
+    wrong = root / "data" / "Kitchen"
     (wrong / "my_annotation.txt_3D.txt").write_text((wrong / "annotation.txt_3D.txt").read_text())
     (wrong / "annotation.txt_3D.txt").write_text("\n".join(["9, 9, 900;" * 5] * 4))
-    shards, tally = to_shards("egodexter", tmp_path, "all")
+    return root, tips_mm
+
+
+def test_egodexter_tips_of_left_hands_keep_their_places(egodexter, to_shards, read_hands):
+    root, tips_mm = egodexter
+    shards, tally = to_shards("egodexter", root, "all")
     hands = read_hands(shards)
     assert tally.damaged == []
     assert len(hands) == 8
@@ -111,16 +123,16 @@ def test_egodexter_tips_of_left_hands_keep_their_places(tmp_path, picture, save_
         assert np.asarray(crop.pixels)[round(float(tip[1])), round(float(tip[0])), 2] < 80  # yellow
 
 
-@pytest.mark.parametrize(
-    ("folders", "digits"),  # of a frame's number in its file's name
-    [(("handpose/refinehandpose_right", "handpose/refinehandpose_left"), 1),
-     (("Hand_pose/handpose_right_hand", "Hand_pose/handpose_left_hand"), 5)],
-)  # fmt: skip
-def test_hoi4d_hands_of_either_folder_lie_in_the_film(
-    tmp_path, folders, digits, motion, smplx_joints, picture, save_picture, to_shards, read_hands, mano, posed_joints,
-    assert_labels_hit_the_blobs,
-):  # fmt: skip
-    name, without = "ZY20210800001/H1/C1/N19/S100/s02/T1", "ZY20210800001/H1/C2/N19/S100/s02/T1"
+HOI4D_NAME, HOI4D_WITHOUT = "ZY20210800001/H1/C1/N19/S100/s02/T1", "ZY20210800001/H1/C2/N19/S100/s02/T1"
+# Folders of the two releases, and the digits of a frame's number in its file's name.
+OLDER = ("handpose/refinehandpose_right", "handpose/refinehandpose_left"), 1
+NEWER = ("Hand_pose/handpose_right_hand", "Hand_pose/handpose_left_hand"), 5
+
+
+def lay_hoi4d(tmp_path, folders, digits, motion, smplx_joints, picture):
+    """Two hands in the three frames of a film, the left one from the second on; a sequence without hand poses."""
+    name, without = HOI4D_NAME, HOI4D_WITHOUT
+    tmp_path.mkdir()
     (tmp_path / "release.txt").write_text(f"{name}\n{without}\n")
     K = np.array([[1060.0, 0, 955], [0, 1061, 541], [0, 0, 1]])
     (tmp_path / "camera_params" / "ZY20210800001").mkdir(parents=True)
@@ -152,9 +164,24 @@ def test_hoi4d_hands_of_either_folder_lie_in_the_film(
     log = tmp_path / "HOI4D_annotations" / name / "3Dseg" / "output.log"
     log.parent.mkdir(parents=True)
     log.write_text("".join(f"{i} {i} {i + 1}\n1 0 0 {0.1 * i}\n0 1 0 0\n0 0 1 0\n0 0 0 1\n" for i in range(3)))
+    return tmp_path, truth
+
+
+@pytest.fixture
+def hoi4d(tmp_path, motion, smplx_joints, picture):
+    return lay_hoi4d(tmp_path / "hoi4d", *NEWER, motion, smplx_joints, picture)
+
+
+@pytest.mark.parametrize(("folders", "digits"), [OLDER, NEWER])
+def test_hoi4d_hands_of_either_folder_lie_in_the_film(
+    tmp_path, folders, digits, motion, smplx_joints, picture, to_shards, read_hands, mano, posed_joints,
+    assert_labels_hit_the_blobs,
+):  # fmt: skip
+    root, truth = lay_hoi4d(tmp_path / "hoi4d", folders, digits, motion, smplx_joints, picture)
+    name = HOI4D_NAME
     # The sequence without hand poses is passed over.
-    assert [unit.name for unit in find_data_set("hoi4d").open(Request(tmp_path, "release", mano)).units] == [name]
-    shards, tally = to_shards("hoi4d", tmp_path, "release", mano=mano)
+    assert [unit.name for unit in find_data_set("hoi4d").open(Request(root, "release", mano)).units] == [name]
+    shards, tally = to_shards("hoi4d", root, "release", mano=mano)
     hands = read_hands(shards)
     assert tally.damaged == []
     key = name.replace("/", "_")
@@ -172,9 +199,10 @@ def test_hoi4d_lists_have_the_published_length(shared_dir):
     assert len(listed) == find_data_set("hoi4d").splits["release"].published
 
 
-def test_egoexo4d_skips_unseen_joints_and_absent_hands(
-    tmp_path, motion, smplx_joints, picture, save_picture, to_shards, read_hands, assert_labels_hit_the_blobs
-):
+@pytest.fixture
+def egoexo4d(tmp_path, motion, smplx_joints, picture, save_picture):
+    """Three annotated frames: in the second the left hand is absent, in the third a joint is not seen."""
+    root = tmp_path / "egoexo4d"
     joints, seen = {}, {}
     for side in ("right", "left"):
         hand = motion(3, seed=len(side), place=(0.12 if side == "right" else -0.12, 0, 0.35), is_right=side == "right")
@@ -198,14 +226,19 @@ def test_egoexo4d_skips_unseen_joints_and_absent_hands(
                 f"{side}_hand_bbox": [] if is_absent else [0.0, 0.0, 9.0, 9.0],
             }
         frames[str(number)] = record
-        path = tmp_path / "image" / "undistorted" / "train" / "cooking_01" / f"{number:06d}.jpg"
+        path = root / "image" / "undistorted" / "train" / "cooking_01" / f"{number:06d}.jpg"
         save_picture(path, picture(512, 512, *(points[row] for points in seen.values())))
-    (tmp_path / "annotation" / "manual").mkdir(parents=True)
+    (root / "annotation" / "manual").mkdir(parents=True)
     # Python's json writes NaN, as the official preparation does.
-    (tmp_path / "annotation" / "manual" / "ego_pose_gt_anno_train_public.json").write_text(
+    (root / "annotation" / "manual" / "ego_pose_gt_anno_train_public.json").write_text(
         json.dumps({"uid-1": frames, "uid-2": {}})
     )
-    shards, tally = to_shards("egoexo4d", tmp_path, "train")
+    return root, joints
+
+
+def test_egoexo4d_skips_unseen_joints_and_absent_hands(egoexo4d, to_shards, read_hands, assert_labels_hit_the_blobs):
+    root, joints = egoexo4d
+    shards, tally = to_shards("egoexo4d", root, "train")
     hands = read_hands(shards)
     assert tally.damaged == []
     assert sorted(hands) == [

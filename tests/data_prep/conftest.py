@@ -48,6 +48,7 @@ def _miniatures() -> ModuleType:
 MINIATURES = _miniatures()
 globals().update(MINIATURES.FIXTURES)
 lay_miniature, arguments_for = MINIATURES.lay_miniature, MINIATURES.arguments_for
+make_ho3d_evaluation = MINIATURES.make_ho3d_evaluation
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -173,6 +173,20 @@ def lay_miniature(request, tmp_path, monkeypatch) -> Laying:
 
 
 @pytest.fixture
+def make_ho3d_evaluation(smplx_joints, motion, picture, save_picture) -> Callable[[Path, str], None]:
+    """Lay out HO3D's evaluation split with the joints that were published apart; what tells HO3D is in train/."""
+
+    def make(root: Path, kind: str) -> None:
+        given = (smplx_joints, motion, picture, save_picture)
+        ho3d.make(root, *given, kind=kind, split="train")
+        truth = ho3d.make(root, *given, kind=kind, split="evaluation")["right"]
+        published = (truth * ho3d.OPENGL)[:, ho3d.MANO_FROM_OPENPOSE]
+        (root / "evaluation_xyz.json").write_text(json.dumps(published.tolist()))
+
+    return make
+
+
+@pytest.fixture
 def arguments_for(mano) -> Callable[..., list[str]]:
     """Return what stands on the command line to convert a miniature, but for `--out`."""
 

@@ -3,11 +3,13 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from data_prep.__main__ import main as convert_by_command
 from data_prep.convert import ConvertConfig, convert
 from data_prep.dataset import Request
 from data_prep.registry import all_data_sets, find_data_set
@@ -174,3 +176,51 @@ def test_hint_is_scored_from_its_shards_by_a_share_of_the_annotated_box(shards_d
         for score in score_hand(pair, protocol, "mine")[0]
     ]
     assert summarise(scores, "PCK@0.05", protocol, seed=0, resamples=3).mean == 0
+
+
+def renamed(root, *pairs):
+    """Make another split of a miniature: files and folders get another name."""
+    for old, new in pairs:
+        for path in sorted(root.rglob(old), reverse=True):
+            path.rename(path.with_name(path.name.replace(old.strip("*"), new)))
+
+
+# From the miniature of a set to the split that a benchmark is of.
+ANOTHER_SPLIT = {
+    "h2o": lambda root: renamed(root, ("pose_train.txt", "pose_test.txt")),
+    "hint-visor": lambda root: renamed(root, ("TEST_newdays_img", "TEST_epick_img")),
+    "hint-ego4d": lambda root: renamed(root, ("TEST_ego4d_img", "TEST_other"), ("TEST_newdays_img", "TEST_ego4d_img")),
+    "interhand26m": lambda root: renamed(root, ("train", "test"), ("*_train_*", "_test_")),
+    "interhand26m-5fps": lambda root: renamed(root, ("train", "test"), ("*_train_*", "_test_")),
+    "egoexo4d": lambda root: renamed(root, ("train", "val"), ("*_train_*", "_val_")),
+    "fpha": lambda root: (root / "data_split_action_recognition.txt").write_text("Test 1\nSubject_1/open_juice/1 16\n"),
+    "ho3d-v2-eval": None, "ho3d-v3-eval": None,
+    "hoi4d": lambda _root: None, "hint-newdays": lambda _root: None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(ANOTHER_SPLIT))
+def test_what_the_command_line_converts_is_found_and_read_as_a_benchmarks_set(
+    name, lay_miniature, arguments_for, make_ho3d_evaluation, tmp_path
+):
+    source = SHARDS[name]
+    if name.startswith("ho3d"):
+        one = replace(lay_miniature(source.data_set), split=source.split, root=tmp_path / "evaluation")
+        make_ho3d_evaluation(one.root, source.data_set)
+    else:
+        one = replace(lay_miniature(source.data_set), split=source.split)
+        ANOTHER_SPLIT[name](one.root)
+    assert convert_by_command(arguments_for(one, "--out", str(tmp_path / "shards" / source.data_set))) == 0
+    (benchmark, *_) = [one for one in FIXED.values() if name in one.sets]
+    found = find_shards(benchmark, {}, tmp_path / "shards")
+    assert name in found
+    shards = Path(found[name]).parent.glob(Path(found[name]).name)
+    clips = list_clips(name, sorted(map(str, shards)), ShardStore())
+    assert clips
+    assert all(clip.hands for clip in clips)
+
+
+def test_every_set_of_the_benchmarks_is_converted_by_a_test_here():
+    scored = {"dexycb-s0-val", "dexycb-s0-test", "freihand-eval"} | {name for name in SHARDS if "arctic" in name}
+    made = {name for name, source in SHARDS.items() if source.split == MADE}
+    assert set(ANOTHER_SPLIT) | scored | made == set(SHARDS)

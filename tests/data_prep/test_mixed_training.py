@@ -1,15 +1,20 @@
-"""Two video sets and two image sets, from downloads to ten steps of `train.py`: shards of all kinds fit together."""
+"""From downloads to ten steps of `train.py`: two video and two image sets, and all there are together."""
 
 import csv
 import json
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+from data_prep.__main__ import main as convert
+from data_prep.registry import all_data_sets
 from haptic.cli.train import main
+from haptic.data.readers import ClipSet
+from haptic.data.shards import ShardStore
 from haptic.training.module import TrainingModule
 
 STEPS = 10
@@ -115,16 +120,21 @@ def converted(tmp_path, smplx_joints, motion, save_picture, picture, to_shards, 
     return patterns
 
 
-def test_ten_steps_draw_from_every_set_and_the_loss_stays_finite(converted, tmp_path, mano, monkeypatch):
+def key_of(name):
+    return name.replace("-", "_")
+
+
+def train(out, hand_model, patterns, monkeypatch, *, video, image, windows, images, clip_frames, validation):
+    """Train a small network for ten steps; return the losses and what was drawn, by kind and set."""
     config = {
-        "run": {"out": str(tmp_path / "run"), "log_every_steps": 1, "save_every_steps": STEPS,
-                "validate_every_steps": None, "hand_model": str(mano.right_path)},
+        "run": {"out": str(out / "run"), "log_every_steps": 1, "save_every_steps": STEPS,
+                "validate_every_steps": None, "hand_model": str(hand_model)},
         "data": {
-            "sets": {name.replace("-", "_"): {"shards": pattern} for name, pattern in converted.items()},
-            "video": {"dexycb": 0.5, "arctic_exo": 0.5},
-            "image": {"dexycb": 0.2, "arctic_exo": 0.2, "freihand": 0.3, "hint": 0.3},
-            "validation": ["arctic_exo"], "clip_frames": 4, "windows_per_batch": 2, "images_per_batch": 4,
-            "real_hands_per_batch": 8, "num_workers": 0,
+            "sets": {key_of(name): {"shards": pattern} for name, pattern in patterns.items()},
+            "video": {key_of(name): share for name, share in video.items()},
+            "image": {key_of(name): share for name, share in image.items()},
+            "validation": [key_of(validation)], "clip_frames": clip_frames, "windows_per_batch": windows,
+            "images_per_batch": images, "real_hands_per_batch": windows + images, "num_workers": 0,
         },
         "network": {
             "backbone": {"dim": 32, "depth": 1, "heads": 2, "patch_px": 16, "patch_padding_px": 0, "drop_path": 0.0},
@@ -134,7 +144,7 @@ def test_ten_steps_draw_from_every_set_and_the_loss_stays_finite(converted, tmp_
         "optim": {"total_steps": STEPS, "lr": 1.0e-3, "warmup_steps": 1, "clip_norm": 10.0},
         "trainer": {"accelerator": "cpu", "devices": 1},
     }  # fmt: skip
-    path = tmp_path / "mix.yaml"
+    path = out / "mix.yaml"
     path.write_text(yaml.safe_dump(config))
     drawn = Counter()
     step = TrainingModule.training_step
@@ -146,13 +156,44 @@ def test_ten_steps_draw_from_every_set_and_the_loss_stays_finite(converted, tmp_
 
     monkeypatch.setattr(TrainingModule, "training_step", counting)
     assert main(["--config", str(path)]) == 0
-    with (tmp_path / "run" / "metrics.csv").open(newline="") as file:
+    with (out / "run" / "metrics.csv").open(newline="") as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
     assert len(losses) == STEPS
     assert all(math.isfinite(loss) and loss > 0 for loss in losses)
+    return drawn
+
+
+def test_ten_steps_draw_from_every_set_and_the_loss_stays_finite(converted, tmp_path, mano, monkeypatch):
+    drawn = train(
+        tmp_path, mano.right_path, converted, monkeypatch, video={"dexycb": 0.5, "arctic-exo": 0.5},
+        image={"dexycb": 0.2, "arctic-exo": 0.2, "freihand": 0.3, "hint": 0.3}, windows=2, images=4, clip_frames=4,
+        validation="arctic-exo",
+    )  # fmt: skip
     # Two windows of video sets and four images of all sets in each step.
-    assert set(drawn) == {("video", "dexycb"), ("video", "arctic_exo")} | {
-        ("image", name.replace("-", "_")) for name in SETS
-    }
+    assert set(drawn) == {("video", "dexycb"), ("video", "arctic_exo")} | {("image", key_of(name)) for name in SETS}
     assert sum(count for (kind, _name), count in drawn.items() if kind == "video") == 2 * STEPS
     assert sum(count for (kind, _name), count in drawn.items() if kind == "image") == 4 * STEPS
+
+
+def longest_track(pattern):
+    (path,) = Path(pattern).parent.glob("*.tar")
+    return max(ClipSet(path.name, str(path), store=ShardStore()).num_frames)
+
+
+def test_ten_steps_draw_from_all_data_sets_there_are(lay_miniature, arguments_for, tmp_path, mano, monkeypatch):
+    """Each as `python -m data_prep` converts it, those without MANO's numbers too."""
+    patterns = {}
+    for name in all_data_sets():
+        more = ["--mano", str(mano.right_path)] if name == "own-videos" else []
+        out = tmp_path / "shards" / name
+        assert convert([*arguments_for(lay_miniature(name), "--out", str(out)), *more]) == 0
+        patterns[name] = f"{out}/*.tar"
+    videos = {name for name in patterns if all_data_sets()[name].is_video and longest_track(patterns[name]) >= 2}
+    assert videos == {name for name in patterns if all_data_sets()[name].is_video}
+    drawn = train(
+        tmp_path, mano.right_path, patterns, monkeypatch, video=dict.fromkeys(sorted(videos), 1 / len(videos)),
+        image=dict.fromkeys(sorted(patterns), 1 / len(patterns)), windows=12, images=36, clip_frames=2,
+        validation="dexycb",
+    )  # fmt: skip
+    assert {name for kind, name in drawn if kind == "image"} == {key_of(name) for name in patterns}
+    assert {name for kind, name in drawn if kind == "video"} == {key_of(name) for name in videos}

@@ -35,6 +35,7 @@ MANO = "mano"  # of shards whose labels are MANO's and absolute already, so that
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, a limit on files
 MAX_RETRIES = 1000  # damaged pictures in one clip
 MAX_LISTED = 20
+PATIENCE_S = 10.0  # for processes that were told to end
 # What annotations of another shape make the code that reads them raise.
 NOT_AS_EXPECTED = (KeyError, TypeError, IndexError, AttributeError, ValueError)
 
@@ -164,8 +165,7 @@ def convert(
     """
     source = open_source(data_set, request, is_partial_fine=config.is_partial_fine, limit=config.limit)
     out.mkdir(parents=True, exist_ok=True)
-    for rest in out.glob(f".writing-{request.split}-[0-9]*"):
-        shutil.rmtree(rest)
+    _drop_unfinished(out, request.split)  # of a run that was killed
     recipe = out / f"{request.split}.json"
     if not any(out.glob(f"{request.split}-[0-9]*.tar")):
         recipe.unlink(missing_ok=True)  # of a run that came to nothing
@@ -181,7 +181,7 @@ def convert(
     tally = Tally()
     worker = _Worker(data_set, request, source, config)
     started = time.monotonic()
-    with _told_in_words(out, tally, config):
+    with _told_in_words(out, request.split, tally, config):
         results = _results(worker, missing, config.workers)
         for done, one in enumerate(results, start=1):
             for text in one.damaged:
@@ -198,7 +198,7 @@ def convert(
 
 
 @contextmanager
-def _told_in_words(out: Path, tally: Tally, config: ConvertConfig) -> Iterator[None]:
+def _told_in_words(out: Path, split: str, tally: Tally, config: ConvertConfig) -> Iterator[None]:
     """Tell what ends a conversion from outside in one line, and what is there."""
     try:
         yield
@@ -218,6 +218,13 @@ def _told_in_words(out: Path, tally: Tally, config: ConvertConfig) -> Iterator[N
             f"{out}: a process was ended from outside, as happens when memory runs out; the shards that are there are "
             f"complete. Give the same command again, with fewer --workers than {config.workers} if it was memory"
         ) from None
+    finally:
+        _drop_unfinished(out, split)
+
+
+def _drop_unfinished(out: Path, split: str) -> None:
+    for rest in out.glob(f".writing-{split}-[0-9]*"):
+        shutil.rmtree(rest, ignore_errors=True)
 
 
 def plan_shards(units: Sequence[Unit], out: Path, split: str, hands_per_shard: int) -> list[ShardJob]:
@@ -389,6 +396,8 @@ def _results(worker: _Worker, jobs: list[ShardJob], workers: int) -> Iterator[Ta
         pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
+        for process in processes:
+            process.join(PATIENCE_S)
         raise
     pool.shutdown()
 

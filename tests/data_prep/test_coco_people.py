@@ -125,6 +125,11 @@ def test_a_joint_list_of_other_length_is_refused_by_file(tmp_path, pictures, to_
     (tmp_path / "halpe_val_v1.json").write_text(json.dumps({"images": IMAGES, "annotations": people}))
     with pytest.raises(ValueError, match=r"halpe_val_v1\.json: not COCO's format as expected"):
         to_shards("halpe", tmp_path, "val")
+    for content in ("", '{"images": [', "<html></html>"):
+        (tmp_path / "halpe_val_v1.json").write_text(content)
+        with pytest.raises(ValueError, match="not readable as JSON") as caught:
+            to_shards("halpe", tmp_path, "val")
+        assert str(caught.value).count("halpe_val_v1.json") == 1
 
 
 @pytest.mark.parametrize("set_name", ["coco-wholebody", "halpe"])

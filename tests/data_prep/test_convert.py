@@ -182,6 +182,29 @@ def test_preview_writes_a_sheet(h2o, tmp_path):
     assert sheet.stat().st_size > 5000
 
 
+def test_every_split_keeps_its_sheet(h2o, tmp_path):
+    for split in ("val", "test"):
+        (h2o / f"pose_{split}.txt").write_text((h2o / "pose_train.txt").read_text())
+    assert main(["h2o", "--root", str(h2o), "--preview", str(tmp_path / "all.png")]) == 0
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
+        "all-test.png", "all-train.png", "all-val.png"
+    ]  # fmt: skip
+    assert main(["h2o", "--root", str(h2o), "--split", "val", "--preview", str(tmp_path / "one.png")]) == 0
+    assert (tmp_path / "one.png").is_file()
+
+
+def test_a_run_that_came_to_nothing_does_not_bind_the_next(h2o, tmp_path, capsys):
+    out = tmp_path / "out"
+    for path in h2o.glob("subject1/h1/*/cam4/rgb/*.png"):
+        path.write_bytes(b"")
+    assert main(arguments(h2o, out)) == 1
+    err = capsys.readouterr().err
+    assert "no usable hand in H2O, train; the first of 12 damaged: " in err
+    assert "000000.png: not a readable picture (0 bytes)" in err
+    assert main(arguments(h2o, out, "--crop-px", "256")) == 1
+    assert "another max_crop_px" not in capsys.readouterr().err
+
+
 def test_shards_hold_whole_units_in_order(tmp_path):
     units = [Unit(str(number), size) for number, size in enumerate((3, 3, 3, 20, 1))]
     jobs = plan_shards(units, tmp_path, "train", 7)

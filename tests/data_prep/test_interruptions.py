@@ -177,6 +177,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_shards(name, how, downloads,
         assert len(lines) == 1, err
         assert lines[0].startswith("interrupted; ")
         assert "the same command goes on from there" in lines[0]
+        assert not list(out.glob(".*"))
     elif how == "a worker":
         assert code == 1
         assert len(lines) == 1, err

@@ -180,6 +180,7 @@ def longest_track(pattern):
     return max(ClipSet(path.name, str(path), store=ShardStore()).num_frames)
 
 
+@pytest.mark.slow
 def test_ten_steps_draw_from_all_data_sets_there_are(lay_miniature, arguments_for, tmp_path, mano, monkeypatch):
     """Each as `python -m data_prep` converts it, those without MANO's numbers too."""
     patterns = {}

@@ -258,3 +258,15 @@ def test_cameras_are_what_was_asked_for(model, book):
         assert 2.0 <= focal_widths <= 4.0
     with pytest.raises(ValueError, match="focal_widths"):
         ClipsConfig(focal_widths=(4.0, 0.5))
+
+
+def test_a_pixel_on_the_horizon_is_as_bright_as_any():
+    """As it was once met: the ray of pixel (0, 122) runs along the plane, to 1e-8."""
+    point = np.array([0.18520608, 0.24588148, 0.31990178])
+    across, along = np.array([0.33572105, 0.02803838, -0.94154411]), np.array([-0.92822682, -0.16022171, -0.33574388])
+    checks = ((np.indices((512, 512)).sum(axis=0) // 8) % 2).astype(np.float32)[..., None].repeat(3, axis=-1)
+    plane = Plane(point, across, along, make_texture(checks, 0.004), np.ones(3))
+    K = np.array([[238.92582116, 0, 109.42598285], [0, 238.92582116, 133.05133083], [0, 0, 1]])
+    picture, _seen = plane_picture(plane, K, width=243, height=241)
+    assert np.isfinite(picture).all()
+    assert 0 <= picture.min() <= picture.max() <= 1

@@ -72,6 +72,7 @@ def plane_picture(
         picture, to_texel @ to_plane, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_WRAP,
     )  # fmt: skip
+    cv2.patchNaNs(seen, 0.0)  # a pixel that lies on the horizon to the last digit sees a place infinitely far away
     seen *= plane.gain.astype(np.float32)
     return seen, None if plane.edges_m is None else _outline(plane, K, width=width, height=height)
 

@@ -37,8 +37,9 @@ def main() -> int:
         torch.randn(1, CLIP_FRAMES, 3, side_px, side_px, generator=generator)
         for side_px in (sides.crop_side_px, sides.frame_side_px)
     )
+    boxes = torch.rand(1, CLIP_FRAMES, 3, generator=generator) + 0.1
     with torch.no_grad():
-        whole, halved = model(crops, frames), small(crops, frames)
+        whole, halved = model(crops, frames, boxes), small(crops, frames, boxes)
     moved = max(float((getattr(whole, name) - getattr(halved, name)).abs().max()) for name in vars(whole))
     size_mb = arguments.shipped.stat().st_size / 1e6
     print(f"{size_mb:.1f} MB -> {arguments.shipped}; on noise no answer moves by more than {moved:.1e}")

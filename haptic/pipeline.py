@@ -1,5 +1,7 @@
 """The main job in one call: video -> hands seen -> trajectories -> refined trajectories. Writes no files."""
 
+import ctypes
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -148,7 +150,7 @@ def reconstruct(
     how_betas, notes = _check_network(config, network, model)
     seconds: dict[str, float] = {}
     video_camera(source.info, None, config.camera)  # what is wrong with it is said before the long work
-    with _timed(seconds, "detection"):
+    with timed(seconds, "detection"):
         seen = _perceive(source, config, show)
     notes += [source.warning] if source.warning else []
     is_cut_short = config.max_frames is not None
@@ -157,18 +159,18 @@ def reconstruct(
     tracks = seen.tracks
     if config.init == "network":
         assert network is not None
-        with _timed(seconds, "network"):
+        with timed(seconds, "network"):
             runner = _NetworkRun(config, network, model, zero_betas=how_betas == "zero betas")
             trajectories = runner(source, seen, given.camera, show)
     else:
-        with _timed(seconds, "initialisation"):
+        with timed(seconds, "initialisation"):
             tracks, dropped = _with_joints(seen.tracks)
             notes += dropped
             trajectories = _place_hands(source, tracks, seen.landmark_kind, given.camera, config, model, show)
     reports: list[RefinementReport] = []
     landmark_model = load_landmark_model(seen.landmark_kind)
     if config.refine == "fast" and trajectories:
-        with _timed(seconds, "refinement"):
+        with timed(seconds, "refinement"):
             hands = refine(model, trajectories, tracks, config.refinement, landmark_model=landmark_model)
             trajectories, reports = [hand for hand, _ in hands], [report for _, report in hands]
     if config.first_depth_m is not None and trajectories and (config.init, config.refine) != ("network", "off"):
@@ -361,7 +363,16 @@ def _names(tracks: list[HandTrack]) -> list[str]:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note how long a stage took, and give the memory it needed on the way back to the system."""
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start
+    _give_back_memory()
+
+
+def _give_back_memory() -> None:
+    """Let the C library return what is free: it keeps it otherwise, and over a film the stages' shares add up."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:  # glibc's own; others give back by themselves
+        trim(0)

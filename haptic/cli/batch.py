@@ -12,7 +12,6 @@ import os
 import shutil
 import socket
 import tempfile
-import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ from haptic.export.summary import build_summary, write_summary
 from haptic.files import sha256_of
 from haptic.hand.model import HandModel
 from haptic.perception.video import VideoInput, VideoSource, open_video
-from haptic.pipeline import Network, PipelineConfig, Progress, Result, reconstruct
+from haptic.pipeline import Network, PipelineConfig, Progress, Result, reconstruct, timed
 from haptic.vis.overlay import write_overlay
 from haptic.vis.plots import write_plot
 
@@ -170,25 +169,19 @@ def _write_outputs(
     seconds = dict(result.seconds)
     details = dict(result.details) | details | {"notes": list(result.notes)}
 
-    @contextmanager
-    def timed(stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        seconds[stage] = time.perf_counter() - start
-
-    with timed("trajectory.npz"):
+    with timed(seconds, "trajectory.npz"):
         write_npz(draft / "trajectory.npz", found, model, save_verts=outputs.save_verts)
     if outputs.glb:
-        with timed("scene.glb"):
+        with timed(seconds, "scene.glb"):
             details["glb_skin_error_mm"] = round(write_glb(draft / "scene.glb", found, model), 3)
     if outputs.html:
-        with timed("scene.html"):
+        with timed(seconds, "scene.html"):
             details["html_every_nth_frame"] = write_html(draft / "scene.html", found, model)
     if outputs.plot:
-        with timed("trajectory.png"):
+        with timed(seconds, "trajectory.png"):
             write_plot(draft / "trajectory.png", found, model, result.predicted_img)
     if outputs.overlay:
-        with timed("overlay.mp4"):
+        with timed(seconds, "overlay.mp4"):
             count = len(found.frame_time_s)
             frames = progress.track("overlay", source.frames(stop=count), count)
             pictures = ((frame.index, frame.time_s, frame.image) for frame in frames)

@@ -73,7 +73,8 @@ def folder(out: Path, variant: str) -> Path:
 
 def train(variant: str, options: argparse.Namespace, start: Path) -> None:
     """Train one variant, or go on with it."""
-    parts = ["openhand_tiny.yaml", "openhand_tiny_second.yaml"] + ([] if VARIANTS[variant] is None else [str(VARIANTS[variant])])
+    change = VARIANTS[variant]
+    parts = ["openhand_tiny.yaml", "openhand_tiny_second.yaml", *([] if change is None else [change])]
     command = [sys.executable, str(CONFIGS.parent.parent / "train.py")]
     for part in parts:
         command += ["--config", str(CONFIGS / part)]

@@ -21,7 +21,7 @@ from haptic.training.optimisation import OptimConfig
 
 SHARDS = Path(__file__).parent.parent.parent / "checkpoints/smoke/*.tar"
 SIDE_PX = 32
-STEPS = 3000
+STEPS = 5000
 
 
 class TheSameAgain(torch.utils.data.Dataset):

@@ -34,6 +34,7 @@ from haptic.refinement.stages import RefinementConfig
 
 # A wrist outside these is more likely a wrong focal length than a hand.
 NEAREST_M, FARTHEST_M = 0.05, 20.0
+TRIM_EVERY_FRAMES = 300  # free memory piles up in the C library while a film is decoded
 
 ItemT = TypeVar("ItemT")
 Init = Literal["keypoints", "network"]
@@ -263,6 +264,8 @@ def _perceive(source: VideoSource, config: PipelineConfig, show: Progress) -> _S
         for frame in show.track("find hands", source.frames(stop=config.max_frames), min(limits, default=None)):
             times_s.append(frame.time_s)
             yield frame
+            if frame.index % TRIM_EVERY_FRAMES == TRIM_EVERY_FRAMES - 1:
+                _give_back_memory()
 
     if config.detections is not None:
         if config.max_frames is not None:

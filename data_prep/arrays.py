@@ -19,7 +19,17 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         DamagedError: it is missing, no text, or has no such line.
     """
-    lines = _read(path, lambda: [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()])
+    return [line for _number, line in numbered_lines(path)]
+
+
+def numbered_lines(path: Path) -> list[tuple[int, str]]:
+    """Return a text file's lines that are not blank, with their numbers in it, from 1.
+
+    Raises:
+        DamagedError: it is missing, no text, or has no such line.
+    """
+    text = _read(path, lambda: path.read_text(encoding="utf-8"))
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise DamagedError(f"{path}: no line in it; is the download complete?")
     return lines
@@ -35,7 +45,7 @@ def read_frame_list(path: Path, pattern: str) -> list[tuple[str, int]]:
         DamagedError: a line is another.
     """
     frames = []
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in numbered_lines(path):
         found = re.fullmatch(pattern, line.strip())
         if found is None:
             raise DamagedError(f"{path}, line {number}: {line[:60]!r} names no frame; is the download complete?")

@@ -16,6 +16,7 @@ An image set gives clips of one frame with fps 0.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
@@ -28,6 +29,21 @@ from data_prep.mano_files import ManoFiles
 
 class DamagedError(ValueError):
     """A picture or an annotation that cannot be read; the message names it. The converter counts it and goes on."""
+
+
+@contextmanager
+def taking_apart(path: Path, expected: str) -> Iterator[None]:
+    """Say of a file whose content turns out to be another that it is not what was expected, e.g. "not a list of hands".
+
+    Raises:
+        DamagedError: a key, a type or a value within the block is wrong.
+    """
+    try:
+        yield
+    except DamagedError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"{path}: {expected} ({error})") from None
 
 
 class UnusableError(ValueError):

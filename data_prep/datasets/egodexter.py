@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.arrays import read_lines
-from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit
+from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit, taking_apart
 from data_prep.frames import pinhole
 from data_prep.pictures import PictureFiles
 
@@ -62,7 +62,7 @@ def _clips(folder: Path, unit: Unit) -> Iterator[SourceClip]:
 
 def _tips(path: Path, numbers: int) -> np.ndarray:
     """Return the five tips of every line."""
-    try:
+    with taking_apart(path, "not five fingertips in every line"):
         lines = read_lines(path)
         rows = [
             [[float(value) for value in tip.split(",")] for tip in line.strip().strip(";").split(";")] for line in lines
@@ -72,10 +72,6 @@ def _tips(path: Path, numbers: int) -> np.ndarray:
             [tip if len(tip) == numbers else [-1.0 if numbers == 2 else 0.0] * numbers for tip in row] for row in rows
         ]
         return np.array(full, np.float64).reshape(len(lines), 5, numbers)
-    except DamagedError:
-        raise
-    except ValueError as error:
-        raise DamagedError(f"{path}: not five fingertips in every line ({error})") from None
 
 
 DATA_SETS = (

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.arrays import read_lines
-from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit
+from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit, taking_apart
 from data_prep.frames import pinhole
 from data_prep.pictures import PictureFiles
 
@@ -72,14 +72,10 @@ def _names(request: Request, poses: Path) -> list[str]:
 
 def _clips(root: Path, poses: Path, unit: Unit) -> Iterator[SourceClip]:
     path = poses / unit.name / "skeleton.txt"
-    try:
+    with taking_apart(path, "not readable"):
         rows = np.loadtxt(read_lines(path), ndmin=2)
         if rows.shape[1] != SKELETON:
             raise ValueError(f"{rows.shape[1]} numbers in a line, expected {SKELETON}")
-    except DamagedError:
-        raise
-    except ValueError as error:
-        raise DamagedError(f"{path}: not readable ({error})") from None
     count = int(rows[:, 0].max()) + 1
     joints = np.full((count, 21, 3), np.nan)
     in_color = rows[:, 1:].reshape(-1, 21, 3) @ T_COLOR_DEPTH[:, :3].T + T_COLOR_DEPTH[:, 3]

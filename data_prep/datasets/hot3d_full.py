@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.arrays import read_json, read_lines, read_table, vector
-from data_prep.dataset import DamagedError, DataSet, Request, Source, SourceClip, Split, Unit
+from data_prep.dataset import DamagedError, DataSet, Request, Source, SourceClip, Split, Unit, taking_apart
 from data_prep.headsets import (
     COLOR,
     FPS,
@@ -162,30 +162,22 @@ class _ByTime:
 def _headset(path: Path) -> _ByTime:
     """Return world from device."""
     poses = {}
-    try:
+    with taking_apart(path, "not the headset's trajectory"):
         columns = (*(f"t_wo_{axis}[m]" for axis in "xyz"), *(f"q_wo_{axis}" for axis in "wxyz"))
         for row in read_table(path, "timestamp[ns]", *columns):
             place = [float(row[f"t_wo_{axis}[m]"]) for axis in "xyz"]
             turn = [float(row[f"q_wo_{axis}"]) for axis in "wxyz"]
             poses[int(row["timestamp[ns]"])] = quaternion_pose(np.array(turn), np.array(place))
-    except DamagedError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedError(f"{path}: not the headset's trajectory ({error})") from None
     return _ByTime(poses)
 
 
 def _hands(path: Path) -> _ByTime:
     """Return hands by number ("0": left, "1": right)."""
     hands = {}
-    try:
+    with taking_apart(path, "not a list of hands"):
         for line in read_lines(path):
             record = json.loads(line)
             hands[int(record["timestamp_ns"])] = record["hand_poses"]
-    except DamagedError:
-        raise
-    except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{path}: not a list of hands ({error})") from None
     return _ByTime(hands)
 
 
@@ -193,15 +185,11 @@ def _visibility(path: Path) -> dict[tuple[str, str, int], float] | None:
     """Return how much of a hand is seen (0 to 1, whatever the column's name says), by camera, hand and time."""
     if not path.is_file():
         return None
-    try:
+    with taking_apart(path, "not the boxes of hands"):
         return {
             (row["stream_id"], row["hand_index"], int(row["timestamp[ns]"])): float(row["visibility_ratio[%]"])
             for row in read_table(path, "stream_id", "hand_index", "timestamp[ns]", "visibility_ratio[%]")
         }
-    except DamagedError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedError(f"{path}: not the boxes of hands ({error})") from None
 
 
 DATA_SETS = (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.arrays import read_lines
+from data_prep.arrays import numbered_lines
 from data_prep.dataset import DataSet, Request, Source, SourceClip, Split
 from data_prep.hand_side import SideJudge
 from data_prep.pictures import PictureFiles, read_picture
@@ -52,7 +52,7 @@ def open_onehand10k(request: Request, judge: SideJudge | None = None) -> Source:
     path = request.root / request.split / "label_joint.txt"
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected OneHand10K as it is unpacked, with Train/ and Test/")
-    lines = [read_line(line, where=f"{path}, line {number}") for number, line in enumerate(read_lines(path), 1)]
+    lines = [read_line(line, where=f"{path}, line {number}") for number, line in numbered_lines(path)]
     folder = path.parent / "source"
     there, missing = split_by_presence(folder, lines, lambda line: line.name)
     return picture_source(there, ClipMaker(folder, request.split, judge or SideJudge()), missing=missing)

@@ -39,8 +39,12 @@ def weak_depth(
     The network says that the box's side is 2 / scale metres. It may say nonsense: a scale below zero gives a depth
     behind the camera.
     """
-    focal_px = (K[..., 0, 0] * K[..., 1, 1]).sqrt()
-    return 2 * focal_px / (box_side_px * scale)
+    return weak_depth_of_width(scale, box_side_px / (K[..., 0, 0] * K[..., 1, 1]).sqrt())
+
+
+def weak_depth_of_width(scale: Float[Tensor, "*batch"], box_width: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Return `weak_depth` for a box whose side, one metre before the lens, is so many metres (`seen_boxes`)."""
+    return 2 / (box_width * scale)
 
 
 def lift_at_depth(

@@ -127,7 +127,7 @@ class NetworkRunner:
         if self._width_px is None:
             self._width_px = image.shape[1]
             for state in self._states:
-                state.see_width(self._width_px)
+                state.see(self._camera, self._width_px)
         for is_right in (True, False):
             states = [state for state in self._states if state.is_right is is_right and state.wants(index)]
             if states:
@@ -203,25 +203,13 @@ class NetworkRunner:
                 answer = self.model.decode(
                     torch.stack([window.crop_features for window in batch]),
                     torch.stack([window.frame_features for window in batch]),
-                    torch.stack([self._boxes(window) for window in batch]).to(self.device),
+                    torch.stack([window.boxes for window in batch]).to(self.device),
                 )
             for number, window in enumerate(batch):
                 one = answer[number : number + 1].to("cpu")
                 window.state.answers[window.number] = _float32(one)
             taken = {id(window) for window in batch}
             self._ready = [window for window in self._ready if id(window) not in taken]
-
-    def _boxes(self, window: "_ReadyWindow") -> Float[Tensor, "W 3"]:
-        """Return where the window's crops lie before the lens."""
-        state, frames = window.state, list(window.state.windows[window.number].frames)
-        camera = self._seen_camera(state)
-        return seen_boxes(state.track.box_center_img[frames], state.crop_side_px[frames], camera.K[frames])
-
-    def _seen_camera(self, state: "_TrackState") -> Camera:
-        """Return the camera of each frame of a track, turned over with it."""
-        assert self._width_px is not None
-        camera = _camera_of(self._camera, state.track)
-        return camera if state.is_right else mirror_camera(camera, self._width_px)
 
     def _precision(self) -> AbstractContextManager[object]:
         if self.config.precision == "fp32":
@@ -231,13 +219,12 @@ class NetworkRunner:
 
     def _trajectory(self, state: "_TrackState") -> Trajectory:
         track = state.track
-        camera = _camera_of(self._camera, track)
-        seen = self._seen_camera(state)
         answers = [state.answers[number] for number in range(len(state.windows))]
         prediction = stitch(state.windows, answers)
-        depth = self._depth(state, prediction, seen.K)
+        assert state.K is not None, "every window has been answered, so pictures came"
+        depth = self._depth(state, prediction, state.K)
         lift = official_lift_at_depth if self.config.windows.mode == "official" else lift_at_depth
-        transl = lift(prediction.shift_crop[0], track.box_center_img, depth, seen.K)
+        transl = lift(prediction.shift_crop[0], track.box_center_img, depth, state.K)
         betas = prediction.betas[0]
         if self._zero_betas:
             betas = torch.zeros_like(betas)
@@ -254,7 +241,7 @@ class NetworkRunner:
             frame_index=track.frame_index,
             time_s=track.time_s,
             params=params if state.is_right else mirror_params(params),
-            camera=camera,
+            camera=_camera_of(self._camera, track),
             confidence=track.confidence,
             observed=track.observed,
             is_right=torch.tensor(state.is_right),
@@ -303,6 +290,7 @@ class _ReadyWindow:
     number: int
     crop_features: Tensor
     frame_features: Tensor
+    boxes: Float[Tensor, "W 3"]
 
 
 class _TrackState:
@@ -319,11 +307,16 @@ class _TrackState:
         self.crop_features: dict[int, Tensor] = {}
         self.frame_features: dict[int, Tensor] = {}
         self.crop_side_px = box_share * _crop_sides(track, config)
+        self.K: Tensor | None = None  # of each frame of the track, turned over with it
+        self.boxes: Tensor | None = None  # as the lens sees them
 
-    def see_width(self, width_px: int) -> None:
-        """Turn a left hand over, now that the width of the picture is known."""
+    def see(self, camera: Camera, width_px: int) -> None:
+        """Learn the camera, and turn a left hand over, now that the width of the picture is known."""
+        own = _camera_of(camera, self.track)
         if not self.is_right:
-            self.track = mirror_track(self.track, width_px)
+            self.track, own = mirror_track(self.track, width_px), mirror_camera(own, width_px)
+        self.K = own.K
+        self.boxes = seen_boxes(self.track.box_center_img, self.crop_side_px, own.K)
 
     def wants(self, index: int) -> bool:
         """Say whether frame `index` of the video belongs to the track."""
@@ -341,11 +334,13 @@ class _TrackState:
         frames = self.windows[self.next_window].frames
         if not all(frame in self.crop_features and frame in self.frame_features for frame in frames):
             return None
+        assert self.boxes is not None, "features come from pictures"
         window = _ReadyWindow(
             state=self,
             number=self.next_window,
             crop_features=torch.stack([self.crop_features[frame] for frame in frames]),
             frame_features=torch.stack([self.frame_features[frame] for frame in frames]),
+            boxes=self.boxes[list(frames)],
         )
         self.next_window += 1
         is_last = self.next_window == len(self.windows)

@@ -1,5 +1,6 @@
 """HaPTIC (Ye et al. 2025): a short clip of one hand in, its pose, shape and depth in every frame out."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,6 +17,7 @@ from haptic.models.heads import Readout
 from haptic.records import Clip, HandPrediction
 
 MIN_BOX_SHARE = 1 / 3
+OPTIONAL_PARTS = re.compile(r"decoder\.(layers\.\d+\.added|box)\.|readout\.trust\.")
 
 
 @dataclass(frozen=True)
@@ -185,6 +187,14 @@ class Haptic(nn.Module):
                     f"{what} are {tuple(images.shape[-2:])} pixels; this network takes ({side_px}, {side_px}), "
                     "cut them with haptic.data.crops"
                 )
+
+
+def is_optional(parameter_name: str) -> bool:
+    """Say whether a weight belongs to what a config may add to HaMeR's network or leave out.
+
+    That is the attentions across frames and to the whole picture, and what sees boxes.
+    """
+    return OPTIONAL_PARTS.match(parameter_name) is not None
 
 
 def boxes_of(clip: Clip) -> Float[Tensor, "B T 3"]:

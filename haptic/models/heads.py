@@ -5,7 +5,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from haptic.geometry.lift import weak_depth_of_width
 from haptic.geometry.rotations import rotation_from_6d
+from haptic.models.decoder import start_at_zero
 from haptic.records import HandPrediction
 
 NUM_ROTATIONS = 16  # the wrist and fifteen finger joints
@@ -36,8 +38,7 @@ class Readout(nn.Module):
         self.depth = nn.Linear(token_dim, 1)
         self.trust = nn.Linear(token_dim, 1) if sees_box else None
         if self.trust is not None:
-            nn.init.zeros_(self.trust.weight)
-            nn.init.zeros_(self.trust.bias)
+            start_at_zero(self.trust)
         identity_6d = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]).repeat(NUM_ROTATIONS)
         self.register_buffer("mean_pose_6d", identity_6d)
         self.register_buffer("mean_betas", torch.zeros(NUM_BETAS))
@@ -69,7 +70,7 @@ class Readout(nn.Module):
         depth = self.depth(tokens) + self.mean_depth
         if self.trust is not None:
             assert boxes is not None, "the decoder has asked for them"
-            weak = 2 / (boxes[..., 2:] * scale.float().clamp(min=MIN_SCALE))
+            weak = weak_depth_of_width(scale.float().clamp(min=MIN_SCALE), boxes[..., 2:])
             depth = depth + self.trust(tokens) * (weak - weak[:, :1])
         return HandPrediction(
             global_orient=rotations[:, :, 0],

@@ -9,10 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from haptic.models.haptic import Haptic
+from haptic.models.haptic import Haptic, is_optional
 
 Room = Literal["backbone", "decoder", "readout", "new"]
-ONLY_OURS = ("readout.depth.", "readout.trust.", "decoder.box.")
 ROOMS: tuple[Room, ...] = ("backbone", "decoder", "readout", "new")
 
 
@@ -89,7 +88,7 @@ def room_of(parameter_name: str) -> Room:
     """Return the room that one of the network's parameters belongs to."""
     if parameter_name.startswith("backbone."):
         return "backbone"
-    if ".added." in parameter_name or parameter_name.startswith(ONLY_OURS):
+    if is_optional(parameter_name) or parameter_name.startswith("readout.depth."):  # the one thing every HaPTIC adds
         return "new"
     return "readout" if parameter_name.startswith("readout.") else "decoder"
 

@@ -17,7 +17,7 @@ from haptic.data.datamodule import DataConfig, TrainingData
 from haptic.files import atomic_write
 from haptic.hand.model import HandModel, load_hand_model
 from haptic.models.checkpoint import load_checkpoint, match_hand_model
-from haptic.models.haptic import Haptic, HapticConfig
+from haptic.models.haptic import Haptic, HapticConfig, is_optional
 from haptic.training.callbacks import Cadence, RunKeeper
 from haptic.training.checkpointing import CheckpointFolder, RunState, changed_fields, read_run
 from haptic.training.logbook import Logbook, WandbMode
@@ -33,9 +33,6 @@ TRAINER_ARGUMENTS = (
     "accelerator", "strategy", "devices", "num_nodes", "precision", "deterministic", "benchmark", "sync_batchnorm",
     "detect_anomaly", "max_time",
 )  # fmt: skip
-ADDED = re.compile(
-    r"decoder\.(layers\.\d+\.added|box)\.|readout\.trust\."
-)  # weights that a network may lack or have too many of
 SAMPLE_NAMES = 3
 # What may differ when a run is resumed: where and how often things are kept, and how the same is computed.
 MAY_CHANGE = re.compile(
@@ -224,8 +221,8 @@ def _transplant(loaded: Haptic, config: HapticConfig, path: Path) -> Haptic:
         for name in own
         if name in given and given[name].shape != own[name].shape
     ]
-    missing = [name for name in own if name not in given and not ADDED.match(name)]
-    unexpected = [name for name in given if name not in own and not ADDED.match(name)]
+    missing = [name for name in own if name not in given and not is_optional(name)]
+    unexpected = [name for name in given if name not in own and not is_optional(name)]
     if wrong or missing or unexpected:
         words = wrong[:SAMPLE_NAMES] + [f"{name} is missing" for name in missing[:SAMPLE_NAMES]]
         words += [f"{name} is not wanted" for name in unexpected[:SAMPLE_NAMES]]

@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from haptic.data.batches import ClipBatch, RealHands
-from haptic.geometry.lift import lift_at_depth, project_to_crop, translation_in_crop
+from haptic.geometry.cameras import project
+from haptic.geometry.lift import lift_at_depth, project_to_crop, translation_in_crop, weak_depth
 from haptic.hand.model import HandModel
 from haptic.losses.adversarial import deceiving_loss, discriminator_loss, official_discriminator_loss
 from haptic.losses.keypoints import (
@@ -29,11 +30,13 @@ from haptic.losses.keypoints import (
 from haptic.losses.parameters import betas_loss, first_depth_loss, rotation_loss
 from haptic.losses.reduce import Reduce, global_weighted_mean, weighted_sum
 from haptic.models.discriminator import Discriminator
+from haptic.models.heads import MIN_SCALE
 from haptic.records import HandParams, HandPrediction
 from haptic.training.guide import GuidedJoints
 
 REFERENCE_HANDS = 64  # of the official video batch: 8 windows of 8 frames
 REFERENCE_IMAGES = 8
+NEAREST_M = 0.05  # a hand that is thought to reach through the lens is seen as if it ended here
 GUIDE_TERMS = ("guide_cells", "guide_2d", "guide_depth")
 
 
@@ -74,6 +77,10 @@ class ObjectiveConfig:
     # The 4D loss compares places before the camera. `official` takes (s, tx, depth) for one, HaPTIC's slip, whose
     # depth alone is right; for reproduction only.
     trajectory: Literal["camera", "official"] = "camera"
+    # How the 2D loss sees the hand. `crop` is HaMeR's imagined camera, so far off that a hand has hardly any perspective:
+    # a hand close to a wide lens looks otherwise, and 2D and 3D labels then pull against each other by millimetres.
+    # `camera` looks through the true one where it is known, from where weak camera and box put the hand.
+    projection: Literal["crop", "camera"] = "crop"
     # So many steps see the 2D and 3D joints alone: a network that starts from nothing first has to find the hand.
     joints_only_steps: int = 0
     guide_only_steps: int = 0  # and before those so many that see the guide alone: the backbone learns, and from crops
@@ -190,6 +197,9 @@ class Objective:
         targets, reduce = batch.targets, self._reduce
         joints = self.joints_of(prediction)
         joints_crop = project_to_crop(joints, translation_in_crop(prediction.scale, prediction.shift_crop))
+        if self.config.projection == "camera":
+            known = batch.camera_weight[..., None, None] > 0
+            joints_crop = torch.where(known, joints_in_crop(joints, prediction, batch), joints_crop)
         compare_3d = official_keypoint_3d_loss if self._is_official else _global_keypoint_3d_loss
         rotations_known = targets.params_weight
         return {
@@ -293,6 +303,21 @@ def lift_from_true_start(prediction: HandPrediction, batch: ClipBatch, hand_mode
     start = batch.wrist_depth[:, :1] - rest_wrist_depth
     depth = start + prediction.depth - prediction.depth[:, :1]
     return lift_at_depth(prediction.shift_crop, batch.box_center_img, depth, batch.camera.K)
+
+
+def joints_in_crop(
+    joints: Float[Tensor, "B T 21 3"], prediction: HandPrediction, batch: ClipBatch
+) -> Float[Tensor, "B T 21 2"]:
+    """Return joints about the hand's own origin in the crop, [-0.5, 0.5], as the batch's camera sees them.
+
+    The hand is where weak camera and box put it (Weak2Full). Joints behind the lens are held before it.
+    """
+    scale = prediction.scale.clamp(min=MIN_SCALE)
+    depth = weak_depth(scale, batch.box_side_px, batch.camera.K)
+    points_cam = joints + lift_at_depth(prediction.shift_crop, batch.box_center_img, depth, batch.camera.K)[..., None, :]
+    before = torch.cat([points_cam[..., :2], points_cam[..., 2:].clamp(min=NEAREST_M)], dim=-1)
+    seen = project(before, batch.camera.K)
+    return (seen - batch.box_center_img[..., None, :]) / batch.box_side_px[..., None, None]
 
 
 def single_precision(prediction: HandPrediction) -> HandPrediction:

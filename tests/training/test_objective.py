@@ -191,7 +191,22 @@ def test_a_perfect_network_has_no_loss_along_the_true_path(open_hand, make_clips
     for name in ("joints_3d", "joints_4d", "global_orient", "hand_pose", "betas", "first_depth"):
         assert terms[name] < 1e-5, name
     # HaMeR's imagined camera is far away: it has another perspective than the true one.
-    assert terms["joints_2d"] < 0.1
+    assert 1e-3 < terms["joints_2d"] < 0.1
+    through_the_lens = Objective(ObjectiveConfig(projection="camera"), open_hand)
+    assert through_the_lens.clip_terms(prediction, clips)["joints_2d"] < 1e-5
+    unknown_lens = replace(clips, camera_weight=torch.zeros(3, 8))
+    torch.testing.assert_close(through_the_lens.clip_terms(prediction, unknown_lens)["joints_2d"], terms["joints_2d"])
+
+
+def test_a_hand_thought_to_be_at_the_lens_gives_a_finite_gradient(open_hand, make_clips):
+    clips = make_clips(2, 8)
+    objective = Objective(ObjectiveConfig(projection="camera"), open_hand)
+    for scale in (-3.0, 0.0, 1e6):
+        scales = torch.full((2, 8), scale, requires_grad=True)
+        loss = objective.clip_terms(replace(true_prediction(clips, open_hand), scale=scales), clips)["joints_2d"]
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(scales.grad).all()
 
 
 def test_only_the_differences_of_the_depth_count_in_4d_and_the_official_slip_is_an_option(open_hand, make_clips):

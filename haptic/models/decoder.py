@@ -32,6 +32,9 @@ class DecoderConfig:
     # Whether each frame's token is told where the crop lies before the lens and how wide it is (`seen_boxes`).
     # Published networks are not: a hand that comes nearer changes only their crops' sharpness.
     sees_box: bool = False
+    # Whether each frame's token is told where the joints are and what the features say there (`haptic.models.joints`).
+    # Published networks are not.
+    sees_joints: bool = False
 
     def __post_init__(self) -> None:
         for name in ("dim", "depth", "heads", "head_dim", "mlp_dim", "max_frames"):
@@ -68,11 +71,13 @@ class Decoder(nn.Module):
         crop_features: Float[Tensor, "B T P C"],
         frame_features: Float[Tensor, "B T Q C"],
         boxes: Float[Tensor, "B T 3"] | None = None,
+        joints: Float[Tensor, "B T D"] | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Return the token of each frame.
 
         Args:
             boxes: of the crops, as `haptic.geometry.boxes.seen_boxes` gives them; one that sees none ignores them.
+            joints: the word of a `JointReader`, where there is one.
 
         Raises:
             ValueError: the clip has more frames than there are positions for, or the boxes are missing.
@@ -89,6 +94,8 @@ class Decoder(nn.Module):
             if boxes is None:
                 raise ValueError("this network sees where its crops lie; give it their boxes (seen_boxes) beside them")
             tokens = tokens + self.box(_box_values(boxes))
+        if joints is not None:
+            tokens = tokens + joints
         for layer in self.layers:
             tokens = layer(tokens, crop_features, frame_features, positions)
         return tokens

@@ -14,10 +14,11 @@ from haptic.geometry.boxes import seen_boxes
 from haptic.models.backbone import Backbone, BackboneConfig, window_of
 from haptic.models.decoder import Decoder, DecoderConfig
 from haptic.models.heads import Readout
+from haptic.models.joints import JointGuide, JointReader
 from haptic.records import Clip, HandPrediction
 
 MIN_BOX_SHARE = 1 / 3
-OPTIONAL_PARTS = re.compile(r"decoder\.(layers\.\d+\.added|box)\.|readout\.trust\.")
+OPTIONAL_PARTS = re.compile(r"decoder\.(layers\.\d+\.added|box)\.|readout\.trust\.|guide\.|joint_reader\.")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,10 @@ class Haptic(nn.Module):
         )
         self.decoder = Decoder(self.config.decoder, feature_dim=self.backbone.dim)
         self.readout = Readout(self.config.decoder.dim, sees_box=self.config.decoder.sees_box)
+        self.guide: JointGuide | None = None
+        if self.config.decoder.sees_joints:
+            self.guide = JointGuide(self.backbone.dim, self.backbone.grids(), self.token_places())
+            self.joint_reader = JointReader(self.backbone.dim, self.config.decoder.dim, self.guide)
 
     @property
     def has_depth(self) -> bool:
@@ -175,7 +180,8 @@ class Haptic(nn.Module):
         Raises:
             ValueError: there are more frames than the network has positions for, or the boxes are missing.
         """
-        return self.readout(self.decoder(crop_features, frame_features, boxes), boxes)
+        joints = None if self.guide is None else self.joint_reader(crop_features, self.guide(crop_features))
+        return self.readout(self.decoder(crop_features, frame_features, boxes, joints), boxes)
 
     def _check_sides(self, crops: Tensor, frames: Tensor) -> None:
         for what, images, side_px in (
@@ -192,7 +198,7 @@ class Haptic(nn.Module):
 def is_optional(parameter_name: str) -> bool:
     """Say whether a weight belongs to what a config may add to HaMeR's network or leave out.
 
-    That is the attentions across frames and to the whole picture, and what sees boxes.
+    That is the attentions across frames and to the whole picture, and what sees boxes and joints.
     """
     return OPTIONAL_PARTS.match(parameter_name) is not None
 

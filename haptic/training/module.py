@@ -15,8 +15,8 @@ from haptic.data.batches import ClipBatch, TrainingBatch
 from haptic.losses.reduce import global_weighted_mean
 from haptic.models.discriminator import Discriminator
 from haptic.models.haptic import Haptic, boxes_of
+from haptic.models.joints import GuidedJoints, JointGuide
 from haptic.records import HandPrediction
-from haptic.training.guide import GuidedJoints, JointGuide
 from haptic.training.objective import Objective, StepLoss
 from haptic.training.optimisation import MovingAverage, OptimConfig, freeze_rooms, lr_share, parameter_groups
 
@@ -66,9 +66,9 @@ class TrainingModule(pl.LightningModule):
         self.network = network
         self.discriminator = Discriminator().requires_grad_(has_adversary)
         self.objective, self.config = objective, config
-        self.guide: JointGuide | None = None
-        if objective.config.has_guide:
-            self.guide = JointGuide(network.backbone.dim, network.backbone.grids(), network.token_places())
+        self.own_guide: JointGuide | None = None  # of a network that has none
+        if objective.config.has_guide and network.guide is None:
+            self.own_guide = JointGuide(network.backbone.dim, network.backbone.grids(), network.token_places())
         self.has_adversary = has_adversary
         self.average = None if config.ema_decay is None else MovingAverage(network, config.ema_decay)
         self.step = 0  # steps made
@@ -84,6 +84,11 @@ class TrainingModule(pl.LightningModule):
             network.backbone.compile()
             network.decoder.compile()
 
+    @property
+    def guide(self) -> JointGuide | None:
+        """The guide that is trained: the network's own, or one that only training has."""
+        return self.network.guide if self.objective.config.has_guide and self.own_guide is None else self.own_guide
+
     def train(self, mode: bool = True) -> "TrainingModule":
         """Switch to training; a frozen backbone stays as it is, its batch statistics and drop path too."""
         super().train(mode)
@@ -95,9 +100,9 @@ class TrainingModule(pl.LightningModule):
         """Return AdamW for the network, and for the discriminator where there is one."""
         config = self.config
         groups = parameter_groups(self.network, config)
-        if self.guide is not None:
+        if self.own_guide is not None:
             groups.append(
-                {"params": list(self.guide.parameters()), "lr": config.lr, "weight_decay": 0.0, "name": "guide"}
+                {"params": list(self.own_guide.parameters()), "lr": config.lr, "weight_decay": 0.0, "name": "guide"}
             )
         optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.lr)]
         if self.has_adversary:
@@ -246,7 +251,7 @@ class TrainingModule(pl.LightningModule):
             "network": None if self.average is None else self.network.state_dict(),
             "average_updates": 0 if self.average is None else self.average.num_updates,
             "discriminator": self.discriminator.state_dict(),
-            "guide": None if self.guide is None else self.guide.state_dict(),
+            "guide": None if self.own_guide is None else self.own_guide.state_dict(),
             "optimisers": [optimiser.state_dict() for optimiser in self.trainer.optimizers],
             "loss_scaler": scaler,
             "torch_generator": torch.get_rng_state(),
@@ -258,8 +263,8 @@ class TrainingModule(pl.LightningModule):
         if self.average is not None:
             self.average.load(weights, state["average_updates"])
         self.discriminator.load_state_dict(state["discriminator"])
-        if self.guide is not None and state.get("guide") is not None:
-            self.guide.load_state_dict(state["guide"])
+        if self.own_guide is not None and state.get("guide") is not None:
+            self.own_guide.load_state_dict(state["guide"])
         self.step, self.next_batch = state["step"], state["next_batch"]
 
     def load_optimisers(self, state: dict[str, Any]) -> None:

@@ -31,8 +31,8 @@ from haptic.losses.parameters import betas_loss, first_depth_loss, rotation_loss
 from haptic.losses.reduce import Reduce, global_weighted_mean, weighted_sum
 from haptic.models.discriminator import Discriminator
 from haptic.models.heads import MIN_SCALE
+from haptic.models.joints import GuidedJoints
 from haptic.records import HandParams, HandPrediction
-from haptic.training.guide import GuidedJoints
 
 REFERENCE_HANDS = 64  # of the official video batch: 8 windows of 8 frames
 REFERENCE_IMAGES = 8
@@ -56,7 +56,7 @@ class LossWeights:
     betas: float = 0.0005 * REFERENCE_HANDS
     first_depth: float = 10.0
     adversarial: float = 0.0005
-    guide_cells: float = 0.0  # of the guide's joints (haptic.training.guide); all three off: there is none
+    guide_cells: float = 0.0  # of the guide's joints (haptic.models.joints); all three off: there is none
     guide_2d: float = 0.0
     guide_depth: float = 0.0
     image: float = REFERENCE_IMAGES / REFERENCE_HANDS  # of the image batch's terms beside the video batch's
@@ -77,8 +77,8 @@ class ObjectiveConfig:
     # The 4D loss compares places before the camera. `official` takes (s, tx, depth) for one, HaPTIC's slip, whose
     # depth alone is right; for reproduction only.
     trajectory: Literal["camera", "official"] = "camera"
-    # How the 2D loss sees the hand. `crop` is HaMeR's imagined camera, so far off that a hand has hardly any perspective:
-    # a hand close to a wide lens looks otherwise, and 2D and 3D labels then pull against each other by millimetres.
+    # How the 2D loss sees the hand. `crop` is HaMeR's imagined camera, so far off that a hand has hardly any
+    # perspective: close to a lens it looks otherwise, and 2D and 3D labels then pull against each other by millimetres.
     # `camera` looks through the true one where it is known, from where weak camera and box put the hand.
     projection: Literal["crop", "camera"] = "crop"
     # So many steps see the 2D and 3D joints alone: a network that starts from nothing first has to find the hand.
@@ -314,7 +314,9 @@ def joints_in_crop(
     """
     scale = prediction.scale.clamp(min=MIN_SCALE)
     depth = weak_depth(scale, batch.box_side_px, batch.camera.K)
-    points_cam = joints + lift_at_depth(prediction.shift_crop, batch.box_center_img, depth, batch.camera.K)[..., None, :]
+    points_cam = (
+        joints + lift_at_depth(prediction.shift_crop, batch.box_center_img, depth, batch.camera.K)[..., None, :]
+    )
     before = torch.cat([points_cam[..., :2], points_cam[..., 2:].clamp(min=NEAREST_M)], dim=-1)
     seen = project(before, batch.camera.K)
     return (seen - batch.box_center_img[..., None, :]) / batch.box_side_px[..., None, None]

@@ -11,7 +11,7 @@ from haptic.geometry.lift import weak_depth
 from haptic.models.backbone import Backbone, BackboneConfig
 from haptic.models.checkpoint import load_official
 from haptic.models.decoder import DecoderConfig, sine_positions
-from haptic.models.haptic import Haptic, HapticConfig
+from haptic.models.haptic import Haptic, HapticConfig, is_optional
 from haptic.records import HandPrediction
 
 # Rotations, camera and depth. The nearest mistake, a wrong epsilon, moves rotations by 5e-5.
@@ -398,6 +398,20 @@ def test_a_network_that_begins_to_see_boxes_answers_at_first_as_before(tiny, sha
         assert_same(blind.predict(crops, frames), seeing.eval().predict(crops, frames, boxes), atol=0)
         seeing.decoder.box.weight.normal_()
         assert difference(blind.predict(crops, frames), seeing.predict(crops, frames, boxes)) > 1e-3
+
+
+def test_a_network_that_begins_to_see_joints_answers_at_first_as_before(tiny, shake):
+    blind = shake(Haptic(tiny()))
+    seeing = Haptic(tiny(decoder={"sees_joints": True}))
+    missing, unexpected = seeing.load_state_dict(blind.state_dict(), strict=False)
+    assert {name.partition(".")[0] for name in missing} == {"guide", "joint_reader"}
+    assert all(is_optional(name) for name in missing)
+    assert not unexpected
+    crops, frames = torch.randn(2, 3, 3, 256, 256), torch.randn(2, 3, 3, 256, 256)
+    with torch.no_grad():
+        assert_same(blind.predict(crops, frames), seeing.eval().predict(crops, frames), atol=0)
+        seeing.joint_reader.contract.weight.normal_()
+        assert difference(blind.predict(crops, frames), seeing.predict(crops, frames)) > 1e-3
 
 
 def test_full_trust_makes_the_depths_change_the_weak_cameras(tiny, shake):

@@ -9,7 +9,7 @@ from haptic.losses.keypoints import joint_cell_loss, joint_depth_loss
 from haptic.models.backbone import BackboneConfig
 from haptic.models.decoder import DecoderConfig
 from haptic.models.haptic import Haptic, HapticConfig
-from haptic.training.guide import JointGuide
+from haptic.models.joints import GuidedJoints, JointGuide, JointReader
 from haptic.training.objective import LossWeights, ObjectiveConfig
 
 GRID = (4, 6)
@@ -89,6 +89,41 @@ def test_features_that_tell_where_joints_are_teach_the_guide_in_a_moment():
     (found,) = guide(features)
     assert (found.joints_crop - target).abs().mean() < 0.02
     assert found.depth_m[..., 0].abs().max() == 0
+
+
+def test_the_reader_tells_where_a_joint_is_what_is_seen_there_and_how_sure_that_is():
+    torch.manual_seed(0)
+    guide = JointGuide(24, [GRID], crop_places(GRID))
+    reader = JointReader(24, 8, guide)
+    torch.nn.init.normal_(reader.contract.weight)
+    features = torch.randn(1, 3, 24, 24)
+
+    def found(cell, sharpness):
+        logits = torch.zeros(1, 3, 21, 24)
+        logits[..., cell] = sharpness
+        share = logits.softmax(-1)
+        place = share @ crop_places(GRID)
+        spread = (share * (crop_places(GRID) - place[..., None, :]).square().sum(-1)).sum(-1).sqrt()
+        return [GuidedJoints(GRID, logits, place, spread, torch.zeros(1, 3, 21))]
+
+    sure = reader(features, found(3, 50.0))
+    assert sure.shape == (1, 3, 8)
+    elsewhere = features.clone()
+    elsewhere[:, :, 4:] += 1.0
+    torch.testing.assert_close(reader(elsewhere, found(3, 50.0)), sure)  # only what lies under the joint is looked at
+    there = features.clone()
+    there[:, :, 3] += 1.0
+    for other in (reader(there, found(3, 50.0)), reader(features, found(4, 50.0)), reader(features, found(3, 1.0))):
+        assert (other - sure).abs().max() > 1e-2
+
+
+def test_a_guide_that_is_quite_sure_still_has_a_slope():
+    guide = JointGuide(24, [GRID], crop_places(GRID))
+    features = (1e4 * torch.eye(24)).expand(1, 1, 24, 24).clone().requires_grad_()
+    (found,) = guide(features)
+    assert found.spread.min() < 1e-3
+    (found.spread.sum() + found.joints_crop.sum()).backward()
+    assert torch.isfinite(features.grad).all()
 
 
 def test_steps_of_the_guide_alone_without_a_guide_are_refused():

@@ -1,7 +1,5 @@
 """The main job in one call: video -> hands seen -> trajectories -> refined trajectories. Writes no files."""
 
-import ctypes
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from haptic.hand.model import HandModel, in_runs, load_hand_model, trajectory_jo
 from haptic.inference.keypoints import MIN_KNOWN_JOINTS, KeypointInitConfig, init_hand
 from haptic.inference.network import NetworkConfig, run_network
 from haptic.inference.scale import place_at_depth
+from haptic.memory import give_back_memory
 from haptic.models.checkpoint import CheckpointInfo, match_hand_model
 from haptic.models.haptic import Haptic
 from haptic.perception.cameras import CameraConfig, video_camera
@@ -265,7 +264,7 @@ def _perceive(source: VideoSource, config: PipelineConfig, show: Progress) -> _S
             times_s.append(frame.time_s)
             yield frame
             if frame.index % TRIM_EVERY_FRAMES == TRIM_EVERY_FRAMES - 1:
-                _give_back_memory()
+                give_back_memory()
 
     if config.detections is not None:
         if config.max_frames is not None:
@@ -371,11 +370,4 @@ def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start
-    _give_back_memory()
-
-
-def _give_back_memory() -> None:
-    """Let the C library return what is free: it keeps it otherwise, and over a film the stages' shares add up."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-    if trim is not None:  # glibc's own; others give back by themselves
-        trim(0)
+    give_back_memory()

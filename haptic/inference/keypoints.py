@@ -42,6 +42,7 @@ from haptic.hand.kinematics import NUM_ANGLES, NUM_RIGID, LandmarkKinematics
 from haptic.hand.landmarks import LandmarkKind, load_landmark_model
 from haptic.hand.mirror import mirror_camera, mirror_params, mirror_track
 from haptic.hand.model import HandModel
+from haptic.memory import give_back_memory
 from haptic.records import Camera, HandParams, HandTrack, Trajectory
 
 MIN_KNOWN_JOINTS = 6  # fewer do not fix a hand's place and turn
@@ -267,6 +268,8 @@ class _FrameProblem:
             )
             states.append(answer.state)
             costs.append(answer.cost)
+            if len(frames) > BLOCK:
+                give_back_memory()
         return fit.with_flat(torch.cat(states)), torch.cat(costs)
 
     def _own_equations(

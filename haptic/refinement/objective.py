@@ -25,6 +25,7 @@ from haptic.losses.keypoints import centred_loss, reprojection_loss
 from haptic.losses.priors import initial_place_loss, initial_pose_loss, shape_prior_loss
 from haptic.losses.robust import geman_mcclure_slope
 from haptic.losses.smoothness import acceleration_loss, angular_acceleration_loss
+from haptic.memory import give_back_memory
 from haptic.records import HandParams
 from haptic.refinement.observations import LongObservations, Observations
 from haptic.refinement.stages import StageConfig
@@ -170,6 +171,8 @@ class Objective:
             first, last = max(start - 1, 0), min(stop + 1, num_frames)
             seen = self.observations.frames(first, last).counting_only(start - first, stop - first)
             total = total + evaluate(variables.frames(first, last), seen, first)
+            if len(self.chunks) > 1:
+                give_back_memory()
         return total
 
     def _per_frame_curvature(self, run: Variables, seen: Observations) -> tuple[Tensor, Tensor, Tensor]:

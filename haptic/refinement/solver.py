@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from haptic.memory import give_back_memory
 from haptic.refinement.objective import NormalBlocks, Objective
 from haptic.refinement.variables import FRAME_SIZE, SHAPE_SIZE, Variables, keep_in
 
@@ -115,6 +116,9 @@ class _System:
             corner = corner + blocks.corner
             factors, after = eliminate(blocks, -frame_gradient[:, start:stop], pending[-1], damping)
             pending.append(after)
+            if len(chunks) > 1:
+                del blocks
+                give_back_memory()
 
         shape_step = _solve_corner(corner, -shape_gradient, pending[-1], damping, size)
         full = frame_gradient.new_zeros(num_tracks, num_frames, FRAME_SIZE)

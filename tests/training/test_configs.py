@@ -14,18 +14,22 @@ from haptic.training.run import RunConfig
 CONFIGS = sorted((Path(__file__).parent.parent.parent / "configs/train").glob("*.yaml"))
 # These change one thing of another file.
 LAYERS = ("no_image_data", "no_cross_view", "no_global", "flip_order")
-BASES = {**dict.fromkeys(LAYERS, "haptic.yaml"), "openhand_tiny_second": "openhand_tiny.yaml"}
+BASES = {
+    **dict.fromkeys(LAYERS, ("haptic",)),
+    "openhand_tiny_second": ("openhand_tiny",),
+    "openhand_tiny_third": ("openhand_tiny", "openhand_tiny_second"),
+}
 
 
 def read(path):
-    base = [path.with_name(BASES[path.stem])] if path.stem in BASES else []
-    arguments = [word for one in [*base, path] for word in ("--config", str(one))]
+    bases = [path.with_name(f"{name}.yaml") for name in BASES.get(path.stem, ())]
+    arguments = [word for one in [*bases, path] for word in ("--config", str(one))]
     parser = build_parser()
     return parser.instantiate(parser.parse_args(arguments))
 
 
 def test_all_recipes_of_the_paper_are_there_and_our_own():
-    ours = {"haptic", "finetune", "openhand_tiny", "openhand_tiny_second", "smoke"}
+    ours = {"haptic", "finetune", "openhand_tiny", "openhand_tiny_second", "openhand_tiny_third", "smoke"}
     assert {path.stem for path in CONFIGS} == ours | set(LAYERS)
 
 
@@ -71,3 +75,9 @@ def test_the_default_network_s_second_run_goes_on_from_its_first():
     assert second.run.init == f"{first.run.out}/last.ckpt"
     sees_box = replace(first.network.decoder, sees_box=True)
     assert second.network == replace(first.network, box_share=0.5, decoder=sees_box)
+
+
+def test_the_default_network_s_third_run_goes_on_from_its_second():
+    second, third = (read(CONFIGS[0].with_name(f"openhand_tiny_{name}.yaml")) for name in ("second", "third"))
+    assert third.run.init == f"{second.run.out}/last.ckpt"
+    assert third.network == replace(second.network, decoder=replace(second.network.decoder, sees_joints=True))

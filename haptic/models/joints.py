@@ -67,9 +67,8 @@ class JointGuide(nn.Module):
             share = torch.softmax(logits, dim=-1)
             depth_m = DEPTH_UNIT_M * (share * depth).sum(-1)
             joints_crop = share @ places
-            spread = (
-                (share * (places - joints_crop[..., None, :]).square().sum(-1)).sum(-1).clamp(min=TINY_SPREAD**2).sqrt()
-            )
+            squared = (share * (places - joints_crop[..., None, :]).square().sum(-1)).sum(-1)
+            spread = squared.clamp(min=TINY_SPREAD**2).sqrt()
             answers.append(GuidedJoints(grid, logits, joints_crop, spread, depth_m - depth_m[..., :1]))
         return answers
 

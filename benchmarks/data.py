@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from haptic.data.augment import AugmentConfig
+from haptic.data.crops import CutConfig
 from haptic.data.datamodule import DataConfig, SetConfig, TrainingData
 from haptic.data.loader import BatchLoader
 from haptic.data.samples import SampleWriter, labels_from_trajectory
@@ -105,8 +106,7 @@ def loader_of(shards: str, side_px: int, mode: str, *, num_workers: int, with_im
         sets={"clips": SetConfig(shards=shards)},
         video={"clips": 1.0},
         image={"clips": 1.0} if with_images else {},
-        crop_side_px=side_px,
-        frame_side_px=side_px,
+        cut=CutConfig(crop_side_px=side_px, frame_side_px=side_px),
         augment=AugmentConfig(mode=mode),  # type: ignore[arg-type]
         num_workers=num_workers,
         real_hands_per_batch=128 if with_images else 0,

@@ -28,7 +28,7 @@ Train HaPTIC: a config and the folder of a run; the same command again goes on w
 The run's folder gets metrics.csv, pictures/, config.yaml, last.ckpt and best.ckpt (infer.py --checkpoint takes them).
 docs/training.md tells the rest, clusters included."""
 
-SET_BY_OTHERS = ("crop_side_px", "frame_side_px", "box_share", "anti_alias", "seed")  # by the network, and run.seed
+SET_BY_OTHERS = ("cut", "seed")  # by the network, and run.seed
 
 
 class TrainingParser(TeachingParser):

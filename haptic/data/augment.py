@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from haptic.data.batches import ClipBatch
-from haptic.data.crops import AntiAlias, cut_crop
+from haptic.data.crops import AntiAlias, CutConfig, cut_crop
 from haptic.data.readers import Picture, Window
 from haptic.data.samples import HandLabels
 from haptic.geometry.rotations import rotation_from_aa
@@ -113,29 +113,22 @@ def make_clip(
     window: Window,
     augmentation: Augmentation,
     *,
-    crop_side_px: int,
-    frame_side_px: int,
-    box_share: float = 1.0,
-    anti_alias: AntiAlias = "off",
+    cut: CutConfig,
     set_index: int = 0,
 ) -> ClipBatch:
-    """Return a batch of one clip: pictures cut and turned, labels and cameras turned with them.
-
-    Args:
-        box_share: the square that is cut over the labelled one (`HapticConfig.box_share`).
-    """
-    side_px = box_share * window.labels.box_side_px.numpy().astype(np.float64)
+    """Return a batch of one clip: pictures cut and turned, labels and cameras turned with them."""
+    side_px = cut.box_share * window.labels.box_side_px.numpy().astype(np.float64)
     shift_px = augmentation.crop_shift * side_px[:, None]
     center_img = window.labels.box_center_img.numpy().astype(np.float64) + shift_px
     cut_side_px = side_px * augmentation.crop_zoom
     crops = [
-        _cut(crop, center, side, augmentation.turn_rad, crop_side_px, anti_alias)
+        _cut(crop, center, side, augmentation.turn_rad, cut.crop_side_px, cut.anti_alias)
         for crop, center, side in zip(window.crops, center_img, cut_side_px, strict=True)
     ]
     matrix = _image_map(window, augmentation)
     frame_center, frame_side = _frame_cut(window, augmentation, matrix)
     frames = [
-        _cut(frame, frame_center, frame_side, augmentation.frame_turn_rad, frame_side_px, anti_alias)
+        _cut(frame, frame_center, frame_side, augmentation.frame_turn_rad, cut.frame_side_px, cut.anti_alias)
         for frame in window.frames
     ]
     labels = _turned(window.labels, matrix, augmentation.turn_rad)

@@ -5,7 +5,8 @@ OpenCV 5 warps exactly, which differs by up to five grey values; so the coordina
 lookup is OpenCV's.
 """
 
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -24,6 +25,26 @@ BLUR_FROM_RATIO = 1.1
 BLUR_REACH_SIGMA = 4.0
 
 AntiAlias = Literal["off", "blur"]
+
+
+@dataclass(frozen=True)
+class CutConfig:
+    """How pictures are cut for a network; its own config has fields of the same names, and says what they mean."""
+
+    crop_side_px: int = 256
+    frame_side_px: int = 256
+    box_share: float = 1.0
+    anti_alias: AntiAlias = "off"
+
+    def __post_init__(self) -> None:
+        for name in ("crop_side_px", "frame_side_px"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 1 or more")
+
+    @classmethod
+    def of(cls, network_config: Any) -> "CutConfig":
+        """Return what a network's config (`HapticConfig`) says of it."""
+        return cls(**{one.name: getattr(network_config, one.name) for one in fields(cls)})
 
 
 def cut_crop(

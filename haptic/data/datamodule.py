@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from haptic.data.augment import AugmentConfig
 from haptic.data.batches import ClipBatch
-from haptic.data.crops import AntiAlias
+from haptic.data.crops import CutConfig
 from haptic.data.hamer_tars import HamerSet
 from haptic.data.loader import BatchLoader, BatchMaker, Part, RealHandSource, ValidationWindows, validation_loader
 from haptic.data.mixture import IMAGE, VIDEO, Stream, check_shares
@@ -56,10 +56,7 @@ class DataConfig:
     windows_per_batch: int = 8
     images_per_batch: int = 8
     stride_rate: float = 0.5  # of windows, that are not taken every frame
-    crop_side_px: int = 256
-    frame_side_px: int = 256
-    box_share: float = 1.0
-    anti_alias: AntiAlias = "off"
+    cut: CutConfig = field(default_factory=CutConfig)  # of the network that is trained
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     mocap: str | None = None
     real_hands_per_batch: int = 128
@@ -89,7 +86,7 @@ class DataConfig:
 
     def _check_numbers(self) -> None:
         least = {
-            "clip_frames": 2, "windows_per_batch": 1, "images_per_batch": 1, "crop_side_px": 1, "frame_side_px": 1,
+            "clip_frames": 2, "windows_per_batch": 1, "images_per_batch": 1,
             "batches_per_epoch": 1, "prefetch_batches": 1, "shards_at_once": 1, "validation_batch_windows": 1,
             "num_workers": 0, "real_hands_per_batch": 0, "max_damaged": 0, "seed": 0, "validation_overlap_frames": 0,
         }  # fmt: skip
@@ -167,10 +164,7 @@ class TrainingData(pl.LightningDataModule):
             clip_frames=config.clip_frames,
             overlap_frames=config.validation_overlap_frames,
             batch_clips=config.validation_batch_windows,
-            crop_side_px=config.crop_side_px,
-            frame_side_px=config.frame_side_px,
-            box_share=config.box_share,
-            anti_alias=config.anti_alias,
+            cut=config.cut,
             max_tracks=config.validation_max_tracks,
             rank=rank,
             world_size=world_size,
@@ -203,10 +197,7 @@ class TrainingData(pl.LightningDataModule):
             real=RealHandSource(mocap, seed=config.seed),
             real_per_process=config.real_hands_per_batch,
             augment=config.augment,
-            crop_side_px=config.crop_side_px,
-            frame_side_px=config.frame_side_px,
-            box_share=config.box_share,
-            anti_alias=config.anti_alias,
+            cut=config.cut,
             rank=rank,
             world_size=world_size,
         )
@@ -244,10 +235,10 @@ class TrainingData(pl.LightningDataModule):
         plan: dict[str, Any] = {
             name: getattr(config, name)
             for name in (
-                "video", "image", "clip_frames", "stride_rate", "crop_side_px", "frame_side_px", "box_share",
-                "anti_alias", "mocap", "seed", "batches_per_epoch", "shards_at_once",
+                "video", "image", "clip_frames", "stride_rate", "mocap", "seed", "batches_per_epoch", "shards_at_once",
             )
         }  # fmt: skip
+        plan |= asdict(config.cut)
         for name in ("windows_per_batch", "images_per_batch", "real_hands_per_batch"):
             plan[f"{name} of all processes"] = getattr(config, name) * world_size
         plan |= {f"augment.{name}": value for name, value in asdict(config.augment).items()}

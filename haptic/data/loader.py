@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from haptic.data.augment import Augmentation, AugmentConfig, draw_augmentation, make_clip
 from haptic.data.batches import ClipBatch, RealHands, TrainingBatch, join_clips
-from haptic.data.crops import AntiAlias
+from haptic.data.crops import CutConfig
 from haptic.data.mixture import REAL, Draw, Stream
 from haptic.data.readers import Track, TrackSet
 from haptic.data.shards import DamagedSampleError
@@ -77,18 +77,14 @@ class BatchMaker(Dataset[TrainingBatch]):
         real: RealHandSource,
         real_per_process: int,
         augment: AugmentConfig,
-        crop_side_px: int,
-        frame_side_px: int,
-        box_share: float = 1.0,
-        anti_alias: AntiAlias = "off",
+        cut: CutConfig,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self._sets, self._video, self._image = sets, video, image
         self._real, self._real_per_process = real, real_per_process
         self._augment = augment
-        self._crop_side_px, self._frame_side_px = crop_side_px, frame_side_px
-        self._box_share, self._anti_alias = box_share, anti_alias
+        self._cut = cut
         self._rank, self._world_size = rank, world_size
 
     def __getitem__(self, index: int) -> TrainingBatch:
@@ -143,10 +139,7 @@ class BatchMaker(Dataset[TrainingBatch]):
             return make_clip(
                 window,
                 draw_augmentation(len(draw.places), self._augment, rng=rng),
-                crop_side_px=self._crop_side_px,
-                frame_side_px=self._frame_side_px,
-                box_share=self._box_share,
-                anti_alias=self._anti_alias,
+                cut=self._cut,
                 set_index=draw.set_index,
             )
         name = self._sets[draw.set_index].name
@@ -284,17 +277,13 @@ class ValidationWindows(Dataset[ClipBatch]):
         clip_frames: int,
         overlap_frames: int,
         batch_clips: int,
-        crop_side_px: int,
-        frame_side_px: int,
-        box_share: float = 1.0,
-        anti_alias: AntiAlias = "off",
+        cut: CutConfig,
         max_tracks: int | None = None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
         self._sets = sets
-        self._crop_side_px, self._frame_side_px = crop_side_px, frame_side_px
-        self._box_share, self._anti_alias = box_share, anti_alias
+        self._cut = cut
         draws: list[Draw] = []
         for set_index, one in enumerate(sets):
             if one.name not in names:
@@ -322,10 +311,7 @@ class ValidationWindows(Dataset[ClipBatch]):
         return make_clip(
             self._sets[draw.set_index].open(draw.track).window(draw.places),
             Augmentation.none(len(draw.places)),
-            crop_side_px=self._crop_side_px,
-            frame_side_px=self._frame_side_px,
-            box_share=self._box_share,
-            anti_alias=self._anti_alias,
+            cut=self._cut,
             set_index=draw.set_index,
         )
 

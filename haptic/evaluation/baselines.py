@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from haptic.data.augment import Augmentation, make_clip
+from haptic.data.crops import CutConfig
 from haptic.evaluation.clips import ClipPictures, EvalClip, truth_track
 from haptic.evaluation.depth_maps import DepthNetwork
 from haptic.evaluation.first_order import objective_value, refine_first_order
@@ -338,14 +339,10 @@ class NetworkOnClip:
         return self._hand_model.rest_joints(betas)[:, 0]
 
     def _answer(self, track: Any, places: tuple[int, ...]) -> HandPrediction:
-        sides = self._network.model.config
         batch = make_clip(
             track.window(places),
             Augmentation.none(len(places)),
-            crop_side_px=sides.crop_side_px,
-            frame_side_px=sides.frame_side_px,
-            box_share=sides.box_share,
-            anti_alias=sides.anti_alias,
+            cut=CutConfig.of(self._network.model.config),
         ).as_clip()
         model = self._network.model.eval()
         device = next(model.parameters()).device

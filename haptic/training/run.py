@@ -13,6 +13,7 @@ import torch
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import nn
 
+from haptic.data.crops import CutConfig
 from haptic.data.datamodule import DataConfig, TrainingData
 from haptic.files import atomic_write
 from haptic.hand.model import HandModel, load_hand_model
@@ -107,10 +108,7 @@ def train(config: TrainConfig, *, config_text: str = "") -> TrainingModule:
     data = TrainingData(
         replace(
             config.data,
-            crop_side_px=network.config.crop_side_px,
-            frame_side_px=network.config.frame_side_px,
-            box_share=network.config.box_share,
-            anti_alias=network.config.anti_alias,
+            cut=CutConfig.of(network.config),
             seed=config.run.seed,
         )
     )

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from haptic.data.augment import Augmentation, AugmentConfig, draw_augmentation, make_clip
-from haptic.data.crops import cut_full_frame
+from haptic.data.crops import CutConfig, cut_full_frame
 from haptic.data.readers import ClipSet, Picture, Window, right_hand_labels, whole_picture
 from haptic.data.samples import HandLabels
 from haptic.data.shards import ShardStore
@@ -73,8 +73,7 @@ def test_official_augmentation_is_as_recorded(recorded, is_right):
     clip = make_clip(
         recorded_window(recorded, is_right),
         recorded_augmentation(recorded, is_right),
-        crop_side_px=256,
-        frame_side_px=256,
+        cut=CutConfig(crop_side_px=256, frame_side_px=256),
     )
     name = f"ex{is_right}"
     seen = clip.as_clip()
@@ -97,7 +96,7 @@ def test_official_augmentation_is_as_recorded(recorded, is_right):
 def test_a_smaller_share_of_the_box_is_the_middle_of_the_whole_one(recorded, is_right):
     window = recorded_window(recorded, is_right)
     whole, half = (
-        make_clip(window, Augmentation.none(1), crop_side_px=side_px, frame_side_px=64, box_share=share)
+        make_clip(window, Augmentation.none(1), cut=CutConfig(crop_side_px=side_px, frame_side_px=64, box_share=share))
         for side_px, share in ((128, 1.0), (64, 0.5))
     )
     assert torch.equal(half.box_side_px, 0.5 * whole.box_side_px)
@@ -111,7 +110,7 @@ def test_a_smaller_share_of_the_box_is_the_middle_of_the_whole_one(recorded, is_
 def test_a_network_that_wants_smooth_pictures_gets_what_inference_cuts(recorded, is_right):
     window = recorded_window(recorded, is_right)
     sharp, smooth = (
-        make_clip(window, Augmentation.none(1), crop_side_px=32, frame_side_px=32, anti_alias=name)
+        make_clip(window, Augmentation.none(1), cut=CutConfig(crop_side_px=32, frame_side_px=32, anti_alias=name))
         for name in ("off", "blur")
     )
     picture = window.frames[0].pixels
@@ -123,7 +122,7 @@ def test_a_network_that_wants_smooth_pictures_gets_what_inference_cuts(recorded,
 @pytest.mark.parametrize("is_right", [1, 0])
 def test_without_augmentation_the_full_frame_is_the_one_inference_cuts(recorded, is_right):
     window = recorded_window(recorded, is_right)
-    clip = make_clip(window, Augmentation.none(1), crop_side_px=128, frame_side_px=128)
+    clip = make_clip(window, Augmentation.none(1), cut=CutConfig(crop_side_px=128, frame_side_px=128))
     expected = cut_full_frame(window.frames[0].pixels, is_flipped=not is_right, side_px=128)
     np.testing.assert_array_equal(clip.frames[0, 0], expected)
 
@@ -144,7 +143,9 @@ def test_labels_follow_the_pixels_whatever_is_done_to_them(tracks, blob_place, m
     for seed in range(6):
         rng = np.random.default_rng(seed)
         augmentation = draw_augmentation(3, AugmentConfig(mode=mode, turn_rate=1.0, frame_rate=1.0), rng=rng)
-        clip = make_clip(tracks[side].window([0, 4, 8]), augmentation, crop_side_px=256, frame_side_px=256)
+        clip = make_clip(
+            tracks[side].window([0, 4, 8]), augmentation, cut=CutConfig(crop_side_px=256, frame_side_px=256)
+        )
         for frame in range(3):
             place = crop_place(clip, frame, 256)
             assert np.abs(blob_place(clip.crops[0, frame].numpy(), side) - place).max() < 1.0
@@ -159,7 +160,7 @@ def test_a_coherent_full_frame_shows_the_hand_where_its_camera_sees_it(tracks, b
         rng = np.random.default_rng(seed)
         config = AugmentConfig(mode="coherent", turn_rate=1.0, frame_rate=1.0, turn_deg=15.0, zoom=0.2)
         augmentation = draw_augmentation(2, config, rng=rng)
-        clip = make_clip(tracks[side].window([0, 4]), augmentation, crop_side_px=256, frame_side_px=256)
+        clip = make_clip(tracks[side].window([0, 4]), augmentation, cut=CutConfig(crop_side_px=256, frame_side_px=256))
         middle_x = 160.0 if side == "right" else 159.0
         for frame in range(2):
             tip_img = project(clip.targets.joints_cam[0, frame], clip.camera.K[0, frame])[TIP].numpy()
@@ -170,12 +171,11 @@ def test_a_coherent_full_frame_shows_the_hand_where_its_camera_sees_it(tracks, b
 
 def test_the_hand_stays_where_it_is_in_the_world(tracks):
     window = tracks["left"].window([0, 4, 8])
-    plain = make_clip(window, Augmentation.none(3), crop_side_px=64, frame_side_px=64)
+    plain = make_clip(window, Augmentation.none(3), cut=CutConfig(crop_side_px=64, frame_side_px=64))
     turned = make_clip(
         window,
         draw_augmentation(3, AugmentConfig(turn_rate=1.0), rng=np.random.default_rng(0)),
-        crop_side_px=64,
-        frame_side_px=64,
+        cut=CutConfig(crop_side_px=64, frame_side_px=64),
     )
     worlds = [apply_transform(clip.camera.T_world_cam, clip.targets.joints_cam) for clip in (plain, turned)]
     torch.testing.assert_close(*worlds, atol=1e-5, rtol=0)
@@ -186,7 +186,7 @@ def test_the_hand_stays_where_it_is_in_the_world(tracks):
 def test_turned_parameters_still_make_the_turned_joints(tracks, open_hand):
     rng = np.random.default_rng(3)
     augmentation = draw_augmentation(2, AugmentConfig(turn_rate=1.0), rng=rng)
-    clip = make_clip(tracks["left"].window([1, 2]), augmentation, crop_side_px=64, frame_side_px=64)
+    clip = make_clip(tracks["left"].window([1, 2]), augmentation, cut=CutConfig(crop_side_px=64, frame_side_px=64))
     joints = open_hand.joints(clip.targets.params)
     torch.testing.assert_close(joints, clip.targets.joints_cam, atol=2e-5, rtol=0)
 
@@ -232,7 +232,9 @@ def test_what_augmentation_reaches_was_stored(painted_clip, make_writer):
                 ones, 0.0, is_coherent=False,
             )  # fmt: skip
             for track in range(2):
-                clip = make_clip(one.open(track).window([0]), strongest, crop_side_px=128, frame_side_px=64)
+                clip = make_clip(
+                    one.open(track).window([0]), strongest, cut=CutConfig(crop_side_px=128, frame_side_px=64)
+                )
                 assert clip.crops.min() > 40
 
 

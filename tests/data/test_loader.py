@@ -11,6 +11,7 @@ import torch
 
 from haptic.data.augment import AugmentConfig
 from haptic.data.batches import ClipBatch, RealHands, TrainingBatch
+from haptic.data.crops import CutConfig
 from haptic.data.datamodule import DataConfig, SetConfig, TrainingData
 from haptic.data.loader import BatchLoader, RealHandSource, WorkerDiedError
 from haptic.data.samples import write_tar
@@ -22,7 +23,7 @@ def config_of(folder, **changed):
     values = {
         "sets": {"painted": SetConfig(shards=str(folder / "*.tar"), max_stride=3)},
         "video": {"painted": 1.0}, "image": {"painted": 1.0}, "windows_per_batch": 2, "images_per_batch": 3,
-        "clip_frames": 4, "crop_side_px": 32, "frame_side_px": 32, "batches_per_epoch": 4, "num_workers": 0,
+        "clip_frames": 4, "cut": CutConfig(crop_side_px=32, frame_side_px=32), "batches_per_epoch": 4, "num_workers": 0,
         "real_hands_per_batch": 5, "seed": 3,
     }  # fmt: skip
     return DataConfig(**{**values, **changed})

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from haptic.data.augment import AugmentConfig
 from haptic.data.batches import TrainingBatch
+from haptic.data.crops import CutConfig
 from haptic.data.datamodule import DataConfig, SetConfig, TrainingData
 from haptic.metrics import ra_mpjpe
 from haptic.models.backbone import BackboneConfig
@@ -43,8 +44,7 @@ def test_a_small_network_learns_eight_windows_to_two_millimetres(open_hand):
         DataConfig(
             sets={"made": SetConfig(shards=str(SHARDS))},
             video={"made": 1.0},
-            crop_side_px=SIDE_PX,
-            frame_side_px=SIDE_PX,
+            cut=CutConfig(crop_side_px=SIDE_PX, frame_side_px=SIDE_PX),
             augment=AugmentConfig(mode="off"),
             num_workers=0,
         )

@@ -130,6 +130,10 @@ class _System:
             steps = substitute(factors, shape_step, later[0], later[1])
             later = [steps[0], steps[1] if len(steps) > 1 else later[0]]
             full[:, start:stop, columns] = torch.stack(steps, dim=1)
+            if len(chunks) > 1:
+                factors = None
+                del steps
+                give_back_memory()
         shape_full = shape_gradient.new_zeros(num_tracks, SHAPE_SIZE)
         shape_full[:, :num_shape] = shape_step
         return full, shape_full

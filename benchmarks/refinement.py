@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from haptic.geometry.cameras import intrinsics, project
+from haptic.geometry.least_squares import one_thread
 from haptic.geometry.rotations import rotation_from_aa
 from haptic.hand.anatomy import pose_from_angles, sample_angles
 from haptic.hand.landmarks import detector_landmarks, load_landmark_model
@@ -23,7 +24,7 @@ from haptic.records import Camera, HandParams, HandTrack, Trajectory
 from haptic.refinement.objective import Objective
 from haptic.refinement.observations import in_double, observe
 from haptic.refinement.refine import refine
-from haptic.refinement.solver import minimise, one_thread
+from haptic.refinement.solver import minimise
 from haptic.refinement.stages import BLOCKS, StageConfig
 from haptic.refinement.variables import Variables
 

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 PACKAGE_ASSETS = Path(__file__).parent / "assets"
+SHOWN_NAME = 40  # letters of a name in that of its draft, which must not become too long for a disk
 CLONE_ASSETS = Path(__file__).parent.parent / "checkpoints"
 
 
@@ -50,7 +51,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffix, since writers of video and pictures choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem[:SHOWN_NAME]}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -84,14 +85,35 @@ def load_plain_npz(path: Path) -> dict[str, np.ndarray]:
         ValueError: it is no npz of plain arrays; the message is the reason only, the caller says what was expected.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
-                raise ValueError("one bare array")
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("one bare array")
+        with file:
             return {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive or header can raise anything
         raise ValueError(str(error)) from None
+
+
+@contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Turn whatever a damaged file makes its readers raise inside the block into one line.
+
+    Raises:
+        ValueError: as it was raised where it names the file already; else file, reason, and what was `expected`.
+    """
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"{path}: damaged, or of another kind ({type(error).__name__}: {reason}); expected {expected}"
+        ) from None
 
 
 class UnsafePickleError(ValueError):

@@ -171,7 +171,14 @@ def reconstruct(
     landmark_model = load_landmark_model(seen.landmark_kind)
     if config.refine == "fast" and trajectories:
         with timed(seconds, "refinement"):
-            hands = refine(model, trajectories, tracks, config.refinement, landmark_model=landmark_model)
+            hands = refine(
+                model,
+                trajectories,
+                tracks,
+                config.refinement,
+                landmark_model=landmark_model,
+                watch=lambda stage, steps: show.track(f"refine ({stage})", steps, len(steps)),
+            )
             trajectories, reports = [hand for hand, _ in hands], [report for _, report in hands]
     if config.first_depth_m is not None and trajectories and (config.init, config.refine) != ("network", "off"):
         trajectories, said = place_at_depth(model, trajectories, config.first_depth_m)

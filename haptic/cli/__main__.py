@@ -2,7 +2,7 @@
 
 import sys
 
-from haptic.cli.main import main
+from haptic.cli.entry import infer
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(infer())

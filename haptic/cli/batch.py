@@ -26,7 +26,7 @@ from haptic.export.glb import write_glb
 from haptic.export.html import write_html
 from haptic.export.npz import write_npz
 from haptic.export.summary import build_summary, write_summary
-from haptic.files import sha256_of
+from haptic.files import SHOWN_NAME, sha256_of
 from haptic.hand.model import HandModel
 from haptic.perception.video import VideoInput, VideoSource, open_video
 from haptic.pipeline import Network, PipelineConfig, Progress, Result, reconstruct, timed
@@ -36,6 +36,7 @@ from haptic.vis.plots import write_plot
 SUMMARY = "summary.json"
 OUR_FILES = {SUMMARY, "trajectory.npz", "scene.glb", "scene.html", "overlay.mp4", "trajectory.png"}
 DRAFT = ".draft-"
+LONGEST_NAME = 120  # bytes of a result's name that its draft repeats whole
 DEBUG = "HAPTIC_DEBUG"  # set, it shows where an error came from
 
 
@@ -213,6 +214,9 @@ def _tell(item: VideoInput, folder: Path, result: Result, model: HandModel, prog
         observed = int(hand.observed.sum())
         quality = result.quality.get(name)
         error = f", {100 * quality.within_tenth_share:.0f} % of joints within 10 % of the box" if quality else ""
+        if name in result.details["refinement"]:
+            before = result.details["refinement"][name]["before"]
+            error += f" (before refinement {100 * before['within_tenth_share']:.0f} %)"
         progress.note(f"{item.name}: {name}: seen in {observed} of {num_frames} frames{error}")
     for line in describe_demo_error(item.files[0], result.reconstruction, model):
         progress.note(line)
@@ -244,15 +248,15 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_dead_drafts(folder)
-    own = f"{DRAFT}{socket.gethostname()}-{os.getpid()}-"
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}{own}", dir=folder.parent))
+    own = f"{_draft_mark(folder)}{os.getpid()}-"
+    draft = Path(tempfile.mkdtemp(prefix=own, dir=folder.parent))
     draft.chmod(0o755)
     try:
         yield draft
         if folder.exists():
             for foreign in [path for path in folder.iterdir() if path.name not in OUR_FILES]:
                 foreign.replace(draft / foreign.name)
-            old = Path(tempfile.mkdtemp(prefix=f".{folder.name}{own}", dir=folder.parent))
+            old = Path(tempfile.mkdtemp(prefix=own, dir=folder.parent))
             folder.replace(old / "replaced")
             draft.replace(folder)
             shutil.rmtree(old, ignore_errors=True)
@@ -262,9 +266,17 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def _draft_mark(folder: Path) -> str:
+    """Return how the names of a folder's drafts on this machine begin; no disk takes more than 255 letters."""
+    name = folder.name
+    if len(name.encode()) > LONGEST_NAME:
+        name = f"{name[:SHOWN_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f".{name}{DRAFT}{socket.gethostname()[:SHOWN_NAME]}-"
+
+
 def _remove_dead_drafts(folder: Path) -> None:
     """Remove what killed runs of this machine left of this video; a whole result among it is put back first."""
-    mark = f".{folder.name}{DRAFT}{socket.gethostname()}-"
+    mark = _draft_mark(folder)
     for draft in folder.parent.glob(f"{glob.escape(mark)}*"):
         process = draft.name.removeprefix(mark).partition("-")[0]
         if process.isdigit() and not _is_running(int(process)):

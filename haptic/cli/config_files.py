@@ -52,6 +52,8 @@ def config_faults_named(parser: ArgumentParser, files: Sequence[Path]) -> Iterat
 def _content(file: Path) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(file.read_text())
+    except RecursionError:
+        raise ValueError(f"{file}: nested too deeply; expected lines such as `key: value`") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"line {mark.line + 1}: " if mark else ""

@@ -7,6 +7,7 @@ Exit codes: 0 all went well (also where a video shows no hand), 2 something coul
 import difflib
 import json
 import logging
+import math
 import os
 import re
 import signal
@@ -101,6 +102,8 @@ def _run(arguments: Sequence[str] | None) -> int:
         raise ValueError("no video given; say: infer.py VIDEO --out DIR, or infer.py --demo, or infer.py --help")
     if not all(str(given).strip() for given in [*inputs_given, options.out]):
         raise ValueError("an empty name was given for a video or for --out; is a variable of your shell not set?")
+    if not (math.isfinite(options.fps) and options.fps > 0):
+        raise ValueError(f"--fps is {options.fps:g}; expected frames per second, above 0 (it is for pictures)")
     inputs = find_inputs(inputs_given, images=options.images)
     if len(inputs) > 1 and (options.detections or options.cameras):
         raise ValueError(

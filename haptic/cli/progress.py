@@ -43,24 +43,27 @@ class BarProgress:
         )
         with Progress(*columns, console=self.console) as bars:
             task = bars.add_task(stage, total=total)
-            for item in items:
-                yield item
-                bars.advance(task)
-            bars.update(task, total=bars.tasks[task].completed)
+            try:
+                for item in items:
+                    yield item
+                    bars.advance(task)
+            finally:  # also when it is done before all items are used
+                bars.update(task, total=bars.tasks[task].completed)
 
     def _track_in_lines(self, stage: str, items: Iterable[ItemT], total: int | None) -> Iterator[ItemT]:
         """Say every half minute how far the stage is, for logs."""
         started = said = time.monotonic()
         count = 0
-        for item in items:
-            yield item
-            count += 1
-            now = time.monotonic()
-            if now - said > SECONDS_BETWEEN_LINES:
-                said = now
-                rate = count / (now - started)
-                left = f", {(total - count) / rate:.0f} s left" if total and total > count else ""
-                self.note(f"  {stage}: {count} of {total or '?'}, {rate:.1f}/s{left}")
+        with suppress(GeneratorExit):  # it is done before all items are used
+            for item in items:
+                yield item
+                count += 1
+                now = time.monotonic()
+                if now - said > SECONDS_BETWEEN_LINES:
+                    said = now
+                    rate = count / (now - started)
+                    left = f", {(total - count) / rate:.0f} s left" if total and total > count else ""
+                    self.note(f"  {stage}: {count} of {total or '?'}, {rate:.1f}/s{left}")
         self.note(f"  {stage}: {count}")
 
     def note(self, text: str) -> None:

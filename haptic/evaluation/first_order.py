@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from haptic.geometry.least_squares import one_thread
 from haptic.hand.landmarks import LandmarkModel, detector_landmarks
 from haptic.hand.mirror import mirror_params
 from haptic.hand.model import HandModel
 from haptic.records import HandParams, HandTrack, Trajectory
 from haptic.refinement.objective import Objective
 from haptic.refinement.observations import as_right_hand, in_double, observe
-from haptic.refinement.solver import one_thread
 from haptic.refinement.stages import RefinementConfig, StageConfig
 from haptic.refinement.variables import Variables
 

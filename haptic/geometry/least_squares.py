@@ -164,16 +164,6 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(num_threads)
 
 
-def geman_mcclure_weight(squared: Float[Tensor, "*batch"], scale: float | Tensor) -> Float[Tensor, "*batch"]:
-    """Return the weight of iteratively reweighted least squares for squared distances: one at zero, none far away."""
-    return (1 + squared / scale**2).square().reciprocal()
-
-
-def geman_mcclure_cost(squared: Float[Tensor, "*batch"], scale: float | Tensor) -> Float[Tensor, "*batch"]:
-    """Return half of s^2 / (1 + s^2 / scale^2): half a square near zero, half `scale` squared far away."""
-    return 0.5 * squared / (1 + squared / scale**2)
-
-
 def shared_step(
     each: NormalEquations,
     mixed: Float[Tensor, "B P Q"],

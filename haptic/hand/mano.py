@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from haptic.files import load_plain_pickle
+from haptic.files import load_plain_npz, load_plain_pickle, reading
 from haptic.hand.joints import MANO_PARENTS
 
 EXPECTED_SHAPES = {
@@ -25,6 +25,7 @@ EXPECTED_SHAPES = {
 
 # A model outside these is not in metres (the recorded random model of the tests measures about one).
 MIN_EXTENT_M, MAX_EXTENT_M = 0.05, 2.0
+MAX_WEIGHT_ERROR = 1e-2
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ def read_hand_model_data(path: Path, *, family: str = "mano") -> HandModelData:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "no such file"
         raise ValueError(f"{path}: {what}; --hand-model takes MANO_RIGHT.pkl or an npz in the same layout")
-    raw = _read_arrays(path)
+    with reading(path, "MANO_RIGHT.pkl, or an npz in the same layout"):
+        return _checked_data(_read_arrays(path), path, family)
+
+
+def _checked_data(raw: dict[str, Any], path: Path, family: str) -> HandModelData:
     arrays: dict[str, np.ndarray] = {}
     for key, shape in EXPECTED_SHAPES.items():
         arrays[key] = _checked(raw, key, shape, path)
@@ -60,6 +65,14 @@ def read_hand_model_data(path: Path, *, family: str = "mano") -> HandModelData:
     parents[0] = -1
     if tuple(parents.tolist()) != MANO_PARENTS:
         raise ValueError(f"{path}: the kinematic tree is {tuple(parents.tolist())}; a MANO hand has {MANO_PARENTS}")
+    if not np.array_equal(arrays["f"], np.round(arrays["f"])):
+        raise ValueError(f"{path}: 'f' holds broken numbers; it names vertices")
+    sums = arrays["weights"].sum(axis=1)
+    if arrays["weights"].min() < -MAX_WEIGHT_ERROR or np.abs(sums - 1).max() > MAX_WEIGHT_ERROR:
+        raise ValueError(
+            f"{path}: the skinning 'weights' of a vertex add up to {sums[np.abs(sums - 1).argmax()]:.3g}; expected "
+            "numbers from 0 up that add up to 1"
+        )
     if arrays["f"].min() < 0 or arrays["f"].max() >= 778:
         raise ValueError(f"{path}: 'f' names vertices outside 0..777")
     _refuse_left(arrays, path)
@@ -68,17 +81,12 @@ def read_hand_model_data(path: Path, *, family: str = "mano") -> HandModelData:
         raise ValueError(
             f"{path}: the hand measures {extent_m:.3g} along its longest side; expected about 0.2 m; in millimetres?"
         )
-    mean = np.asarray(raw.get("hands_mean", np.zeros(45)), dtype=np.float64).reshape(-1)
-    components = np.asarray(raw.get("hands_components", np.eye(45)), dtype=np.float64)
-    if mean.shape != (45,) or components.shape != (45, 45):
-        raise ValueError(
-            f"{path}: hands_mean {mean.shape} and hands_components {components.shape}; expected (45,) and (45, 45)"
-        )
+    raw = {"hands_mean": np.zeros(45), "hands_components": np.eye(45), **raw}
+    mean = _checked({"hands_mean": np.ravel(raw["hands_mean"])}, "hands_mean", (45,), path).astype(np.float64)
+    components = _checked(raw, "hands_components", (45, 45), path).astype(np.float64)
     digest = hashlib.sha256()
     for key in ("v_template", "shapedirs", "posedirs", "weights", "J_regressor"):
         digest.update(np.ascontiguousarray(arrays[key], dtype="<f4").tobytes())
-    if family == "mano" and "openhand" in str(raw.get("name", "")):
-        family = "openhand"
     return HandModelData(
         name=f"{family}-{digest.hexdigest()[:8]}", hands_mean=mean, hands_components=components, **arrays
     )
@@ -109,9 +117,8 @@ def mano_layer(data: HandModelData) -> Any:
 def _read_arrays(path: Path) -> dict[str, Any]:
     if path.suffix.lower() == ".npz":
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
-        except (ValueError, OSError, EOFError) as error:
+            return load_plain_npz(path)
+        except ValueError as error:
             raise ValueError(f"{path}: not a readable npz of plain arrays ({error})") from None
     if path.suffix.lower() != ".pkl":
         raise ValueError(f"{path}: a hand model is a .pkl or .npz in MANO's layout, not {path.suffix or 'this'}")

@@ -122,7 +122,10 @@ def load_hand_model(path: Path | None = None) -> HandModel:
     """
     if path is None:
         return HandModel(read_hand_model_data(find_asset(OPENHAND), family="openhand"))
-    return HandModel(read_hand_model_data(path))
+    data = read_hand_model_data(path)
+    shipped = read_hand_model_data(find_asset(OPENHAND), family="openhand")
+    # The openhand under another name is the openhand: its shape numbers mean what its weights have learned.
+    return HandModel(shipped if data.name.partition("-")[2] == shipped.name.partition("-")[2] else data)
 
 
 def trajectory_mesh(model: HandModel, trajectory: Trajectory) -> HandMesh:

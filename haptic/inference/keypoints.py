@@ -23,12 +23,11 @@ from haptic.geometry.cameras import MIN_DEPTH_M, ray_directions, view_rotation
 from haptic.geometry.least_squares import (
     LeastSquaresConfig,
     NormalEquations,
-    geman_mcclure_cost,
-    geman_mcclure_weight,
     one_thread,
     shared_step,
     solve_least_squares,
 )
+from haptic.geometry.robust import geman_mcclure, geman_mcclure_slope
 from haptic.geometry.rotations import aa_from_rotation, geodesic_angle, rotation_from_aa, slerp
 from haptic.hand.anatomy import (
     DIP_PER_PIP,
@@ -216,8 +215,8 @@ class _FrameProblem:
         points = self.kinematics.points(orient, transl, angles, betas.expand(state.shape[0], 10))
         miss_img, miss_cam = self._misses(points, frames, betas)
         scale = self.config.robust_sigmas
-        total = (self.weight[frames] * geman_mcclure_cost(miss_img.square().sum(-1), scale)).sum(-1)
-        total = total + self.landmarks_weight[frames] * geman_mcclure_cost(miss_cam.square().sum(-1), scale).sum(-1)
+        total = (self.weight[frames] * 0.5 * geman_mcclure(miss_img.square().sum(-1), scale)).sum(-1)
+        total = total + 0.5 * self.landmarks_weight[frames] * geman_mcclure(miss_cam.square().sum(-1), scale).sum(-1)
         bent = angles.flatten(1) - self.prior_mean
         total = total + 0.5 * torch.einsum("bi,ij,bj->b", bent, self.prior_precision, bent)
         total = total + 0.5 * (_beyond_limits(angles) / LIMIT_SIGMA_RAD).square().sum((-1, -2))
@@ -322,8 +321,8 @@ class _FrameProblem:
         rows_cam = (by_unknown - by_unknown.mean(dim=1, keepdim=True)) / self.landmarks_sigma_m
         rows_cam[..., len(FREE) :] = 0  # nor of its shape, which the size would hide behind
         scale = self.config.robust_sigmas
-        root_img = (self.weight[frames] * geman_mcclure_weight(miss_img.square().sum(-1), scale)).sqrt()
-        root_cam = geman_mcclure_weight(miss_cam.square().sum(-1), scale).sqrt()
+        root_img = (self.weight[frames] * geman_mcclure_slope(miss_img.square().sum(-1), scale)).sqrt()
+        root_cam = geman_mcclure_slope(miss_cam.square().sum(-1), scale).sqrt()
         root_cam = root_cam * self.landmarks_weight[frames, None].sqrt()
         rows = torch.cat([rows_img * root_img[..., None, None], rows_cam * root_cam[..., None, None]], dim=2)
         misses = torch.cat([miss_img * root_img[..., None], miss_cam * root_cam[..., None]], dim=2)

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from haptic.geometry.robust import geman_mcclure
 from haptic.losses.reduce import Reduce, weighted_mean, weighted_sum
-from haptic.losses.robust import geman_mcclure
 
 
 def keypoint_2d_loss(

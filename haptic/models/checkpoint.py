@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from haptic.files import atomic_write, find_asset
+from haptic.files import atomic_write, find_asset, reading
 from haptic.models.backbone import BackboneConfig
 from haptic.models.decoder import DecoderConfig
 from haptic.models.haptic import Haptic, HapticConfig
@@ -95,16 +95,33 @@ def load_checkpoint(path: Path, *, backbone_heads: int = 16, decoder_heads: int 
     Raises:
         ValueError: the file is missing, damaged, hostile, or the checkpoint of another network.
     """
-    file = open_torch_file(path)
-    if isinstance(file.content, dict) and file.content.get("format") == FORMAT:
-        return _load_own(path)
-    state_dict = _official_state_dict(file)
-    try:
-        model = load_official(state_dict, backbone_heads=backbone_heads, decoder_heads=decoder_heads)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    origin: Origin = "official HaPTIC" if is_haptic(state_dict) else "official HaMeR"
-    return model, CheckpointInfo(hand_model_name=OFFICIAL_HAND, origin=origin)
+    with reading(path, "weights of haptic, or an official HaPTIC or HaMeR checkpoint as it was downloaded"):
+        file = open_torch_file(path)
+        if isinstance(file.content, dict) and file.content.get("format") == FORMAT:
+            model, info = _load_own(path)
+        else:
+            state_dict = _official_state_dict(file)
+            try:
+                model = load_official(state_dict, backbone_heads=backbone_heads, decoder_heads=decoder_heads)
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from None
+            origin: Origin = "official HaPTIC" if is_haptic(state_dict) else "official HaMeR"
+            info = CheckpointInfo(hand_model_name=OFFICIAL_HAND, origin=origin)
+    _refuse_broken_numbers(model, path)
+    return model, info
+
+
+def _refuse_broken_numbers(model: Haptic, path: Path) -> None:
+    broken = [
+        name
+        for name, value in model.state_dict().items()
+        if value.is_floating_point() and not bool(torch.isfinite(value).all())
+    ]
+    if broken:
+        raise ValueError(
+            f"{path}: {len(broken)} of the weights hold NaN or infinity ({', '.join(broken[:SAMPLE_NAMES])}); the "
+            "training had gone wrong when it was saved; take an earlier checkpoint"
+        )
 
 
 def match_hand_model(checkpoint_hand: str, hand_model_name: str) -> Literal["as is", "zero betas"]:
@@ -144,9 +161,9 @@ def _load_own(path: Path) -> tuple[Haptic, CheckpointInfo]:
         raise ValueError(f"{path}: the checkpoint names {unsafe}; nothing in it was run, and it is refused") from None
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(f"{path}: the checkpoint is damaged ({_first_line(error)}); fetch it again") from None
-    if content["format_version"] != FORMAT_VERSION:
+    if content.get("format_version") != FORMAT_VERSION:
         raise ValueError(
-            f"{path}: the checkpoint has format {content['format_version']}, this haptic reads {FORMAT_VERSION}; "
+            f"{path}: the checkpoint has format {content.get('format_version')}, this haptic reads {FORMAT_VERSION}; "
             "use the haptic that wrote it"
         )
     try:
@@ -250,7 +267,7 @@ def _check_names(given: Mapping[str, Tensor], sources: Mapping[str, Source]) -> 
 def _official_config(given: Mapping[str, Tensor], *, backbone_heads: int, decoder_heads: int) -> HapticConfig:
     dim = given["backbone.pos_embed"].shape[-1]
     inner_dim = given[STACK + "layers.0.0.fn.to_qkv.weight"].shape[0] // 3
-    if inner_dim % decoder_heads:
+    if decoder_heads < 1 or inner_dim % decoder_heads:
         raise ValueError(
             f"decoder_heads is {decoder_heads}, but the decoder's attention is {inner_dim} wide and does not divide "
             "into as many heads; official checkpoints have 8"

@@ -8,6 +8,7 @@ import io
 import struct
 import sys
 import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ class _ZipFile(TorchFile):
             if self._archive.getinfo(name).file_size != num_bytes:
                 raise ValueError(f"{self.path}: damaged: {name} has another length than the {num_bytes} bytes expected")
             return bytearray(self._archive.read(name))
-        except (KeyError, zipfile.BadZipFile, EOFError, OSError) as error:
+        except (KeyError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError) as error:
             raise ValueError(f"{self.path}: damaged: {name} cannot be read ({_first_line(error)})") from None
 
 

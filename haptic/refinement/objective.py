@@ -14,6 +14,7 @@ from torch import Tensor
 
 from haptic.geometry.cameras import MIN_DEPTH_M, project
 from haptic.geometry.motion import second_difference_weights
+from haptic.geometry.robust import geman_mcclure_slope
 from haptic.geometry.rotations import rotation_from_aa
 from haptic.geometry.transforms import apply_transform
 from haptic.hand.anatomy import limit_violation
@@ -23,7 +24,6 @@ from haptic.hand.model import HandModel
 from haptic.losses.biomechanics import limit_loss
 from haptic.losses.keypoints import centred_loss, reprojection_loss
 from haptic.losses.priors import initial_place_loss, initial_pose_loss, shape_prior_loss
-from haptic.losses.robust import geman_mcclure_slope
 from haptic.losses.smoothness import acceleration_loss, angular_acceleration_loss
 from haptic.memory import give_back_memory
 from haptic.records import HandParams

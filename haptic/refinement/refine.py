@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -19,6 +19,7 @@ from haptic.refinement.solver import minimise
 from haptic.refinement.stages import RefinementConfig
 from haptic.refinement.variables import Variables
 
+Watch = Callable[[str, range], Iterable[int]]
 MAX_PADDING = 1.25  # tracks are solved together while the longest is no longer than this many times the shortest
 
 
@@ -29,13 +30,13 @@ def refine(
     config: RefinementConfig | None = None,
     *,
     landmark_model: LandmarkModel | None = None,
-    on_stage: Callable[[str], None] | None = None,
+    watch: Watch | None = None,
 ) -> list[tuple[Trajectory, RefinementReport]]:
     """Return each trajectory, moved to agree with its track, and a report; order and frames stay.
 
     Trajectories and tracks are as the camera saw them; left hands are turned over here and back. `landmark_model` says
     where on the hand the detector's joints lie and how far each is trusted; without it they are the model's own joints.
-    `on_stage` is told each stage's name as it begins.
+    `watch` gets each stage's name and its steps, which may be fewer in the end, and gives the steps back (for a bar).
 
     Raises:
         ValueError: a trajectory and its track are not of the same frames and hand, or time does not increase.
@@ -51,7 +52,7 @@ def refine(
     for group in _groups([len(track.time_s) for track in tracks]):
         started = time.perf_counter()
         pairs = [(trajectories[number], tracks[number]) for number in group]
-        solved, stages = _solve(solver_model, pairs, config, landmark_model, on_stage)
+        solved, stages = _solve(solver_model, pairs, config, landmark_model, watch)
         seconds = time.perf_counter() - started
         for row, number in enumerate(group):
             before = trajectories[number]
@@ -69,7 +70,7 @@ def _solve(
     pairs: list[tuple[Trajectory, HandTrack]],
     config: RefinementConfig,
     landmark_model: LandmarkModel,
-    on_stage: Callable[[str], None] | None,
+    watch: Watch | None,
 ) -> tuple[Variables, list[list[StageReport]]]:
     """Run the stages; return right hands, and what each stage did to each."""
     scales = [_landmark_scale(model, pair, landmark_model) for pair in pairs]
@@ -77,10 +78,9 @@ def _solve(
     variables = _start(pairs)
     reports: list[list[StageReport]] = [[] for _ in pairs]
     for stage in config.stages:
-        if on_stage is not None:
-            on_stage(stage.name)
         objective = Objective(model, landmark_model, observations, stage, chunk_frames=config.chunk_frames)
-        solution = minimise(objective, variables)
+        steps = range(stage.max_steps)
+        solution = minimise(objective, variables, steps if watch is None else watch(stage.name, steps))
         variables = solution.variables
         for row, report in enumerate(reports):
             before, after = float(solution.value_before[row]), float(solution.value[row])

@@ -6,14 +6,14 @@ between chunks is kept and each chunk's equations are built a second time on the
 length and there is no seam.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from haptic.geometry.least_squares import one_thread
 from haptic.memory import give_back_memory
 from haptic.refinement.objective import NormalBlocks, Objective
 from haptic.refinement.variables import FRAME_SIZE, SHAPE_SIZE, Variables, keep_in
@@ -42,20 +42,13 @@ class _Factors:
     coupling: list[Tensor]  # per frame (B F 2F + S + 1): next frame, the one after, shape, right-hand side
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run without torch's threads: small matrices gain nothing, and waiting threads cost tenfold on a busy machine."""
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(num_threads)
-
-
 @one_thread()
-def minimise(objective: Objective, variables: Variables) -> Solution:
-    """Lower the objective of every track until a step gains less than the stage's tolerance or steps run out."""
+def minimise(objective: Objective, variables: Variables, steps_allowed: Iterable[int] | None = None) -> Solution:
+    """Lower the objective of every track until a step gains less than the stage's tolerance or steps run out.
+
+    Args:
+        steps_allowed: in place of as many as the stage allows; one is taken from it before each.
+    """
     stage = objective.stage
     value, frame_gradient, shape_gradient = objective.value_and_gradient(variables)
     value_before = value
@@ -63,7 +56,7 @@ def minimise(objective: Objective, variables: Variables) -> Solution:
     is_done = torch.zeros_like(value, dtype=torch.bool)
     steps = torch.zeros_like(value, dtype=torch.int64)
     system = _System(objective, variables)
-    for _ in range(stage.max_steps):
+    for _ in range(stage.max_steps) if steps_allowed is None else steps_allowed:
         trial = variables.moved(*system.solve(frame_gradient, shape_gradient, damping))
         trial_value, trial_frame_gradient, trial_shape_gradient = objective.value_and_gradient(trial)
         is_better = (trial_value < value) & ~is_done  # false for NaN too

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from haptic.geometry.robust import geman_mcclure, geman_mcclure_slope
 from haptic.geometry.rotations import rotation_from_aa
 from haptic.hand.anatomy import pose_from_angles, sample_pose
 from haptic.losses.biomechanics import limit_loss
@@ -17,7 +18,6 @@ from haptic.losses.keypoints import (
 from haptic.losses.parameters import betas_loss, rotation_loss, translation_loss
 from haptic.losses.priors import initial_place_loss, initial_pose_loss, shape_prior_loss
 from haptic.losses.reduce import weighted_mean
-from haptic.losses.robust import geman_mcclure, geman_mcclure_slope
 from haptic.losses.smoothness import acceleration_loss, angular_acceleration_loss
 from haptic.records import HandParams
 

@@ -1,0 +1,46 @@
+"""Where every command begins: what fails before a program is loaded is said in one line too.
+
+Imports take seconds and load system libraries (OpenCV's libGL, MediaPipe's libEGL); so nothing heavy is imported here.
+"""
+
+import importlib
+import os
+import sys
+
+PROGRAMS = {"infer": "haptic.cli.main", "train": "haptic.cli.train"}
+
+
+def infer() -> int:
+    """Run `infer.py`, also known as the command `haptic`."""
+    return run("infer")
+
+
+def train() -> int:
+    """Run `train.py`."""
+    return run("train")
+
+
+def run(name: str) -> int:
+    """Load a program and run it; return its exit code. Ctrl-C is 130 from the first moment on."""
+    try:
+        program = importlib.import_module(PROGRAMS[name])
+        return int(program.main())
+    except KeyboardInterrupt:
+        print(f"{name}.py: interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    except ImportError as error:
+        if os.environ.get("HAPTIC_DEBUG"):
+            raise
+        print(f"{name}.py: {describe_import(error)}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def describe_import(error: ImportError) -> str:
+    """Say what could not be loaded, and what to do about it."""
+    reason = " ".join(str(error).split())
+    if ".so" in reason:
+        return (
+            f"a system library is missing ({reason}); on Debian and Ubuntu: apt install libgl1 libegl1 libgles2 "
+            "(README, installation)"
+        )
+    return f"cannot be loaded ({reason}); is haptic's environment active (. .venv/bin/activate), and installed whole?"

@@ -95,7 +95,7 @@ class Clip(Record):
 class Targets(Record):
     """What is known about a clip. A weight of zero means not known.
 
-    Labels when training, observations when refining: the same losses read both.
+    Labels when training; refining reads tracks of the same fields.
     """
 
     joints_img: Float[Tensor, "B T 21 2"]

@@ -15,7 +15,8 @@ from pathlib import Path
 from haptic.files import PACKAGE_ASSETS, find_asset
 from haptic.hand.model import load_hand_model
 assert Path(haptic.__file__).is_relative_to(Path({target!r})), haptic.__file__
-for name in ("hand_landmarker.task", "openhand/OPENHAND_RIGHT.npz", "openhand/LICENSE", "demo/two_hands.mp4"):
+for name in ("hand_landmarker.task", "openhand/OPENHAND_RIGHT.npz", "openhand/LICENSE", "demo/two_hands.mp4",
+    "openhand_tiny.ckpt"):
     assert find_asset(name).is_relative_to(PACKAGE_ASSETS), name
 print(load_hand_model().name)
 """
@@ -49,6 +50,7 @@ def test_a_wheel_finds_what_ships_with_it_from_another_folder(installed, tmp_pat
 
 def test_a_wheel_reconstructs_a_clip_from_another_folder(installed, tmp_path):
     arguments = ["-m", "haptic.cli", "--demo", "--max-frames", "4", "--out", "out", "--quiet", "--no-overlay"]
+    arguments += ["--init", "network"]  # with the weights that ship
     result = run_from(tmp_path, installed, *arguments)
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "out" / "two_hands" / "trajectory.npz").is_file()

@@ -1,4 +1,4 @@
-"""What is minimised: the weighted sum of the losses that training uses, its exact gradient, and its curvature.
+"""What is minimised: a weighted sum of losses from training's own library, its exact gradient, and its curvature.
 
 The value and, through autograd, the gradient come from `haptic.losses` alone. The curvature is Gauss-Newton's: only the
 path of the steps depends on it, never where they end, so it may take the hand for rigid bones (a fingertip follows its

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,8 +224,10 @@ class BatchLoader:
         start = time.perf_counter()
         try:
             batch = next(self._source)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (ValueError, RuntimeError) as error:
+            if (own := words_of_worker(error)) is not None:
+                raise ValueError(own) from None
+            if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
                 raise
             raise WorkerDiedError(
                 f"a data worker died while making batch {self.next_batch} ({str(error).splitlines()[0]}); most often "
@@ -326,6 +328,26 @@ def validation_loader(windows: ValidationWindows, *, num_workers: int) -> DataLo
         worker_init_fn=_calm_worker if num_workers else None,
         generator=torch.Generator(),
     )
+
+
+def said_plainly(batches: Iterable[ClipBatch]) -> Iterator[ClipBatch]:
+    """Give the batches; what a worker refuses is raised in its own words."""
+    try:
+        yield from batches
+    except (ValueError, RuntimeError) as error:
+        own = words_of_worker(error)
+        if own is None:
+            raise
+        raise ValueError(own) from None
+
+
+def words_of_worker(error: Exception) -> str | None:
+    """Return what one of our errors said in a worker, out of the traceback that torch hands on; None for others."""
+    text = str(error)
+    if not text.startswith("Caught ") or "Original Traceback" not in text:
+        return None
+    kind, _, said = text.strip().splitlines()[-1].partition(": ")
+    return said if kind.rpartition(".")[2] in ("ValueError", "DamagedSampleError") else None
 
 
 def _calm_worker(_number: int) -> None:

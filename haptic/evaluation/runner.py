@@ -49,6 +49,7 @@ from haptic.evaluation.scoring import NEED_MESHES, frame_scores, score_hand, sco
 from haptic.evaluation.tables import FramesFormat
 from haptic.hand.model import load_hand_model
 from haptic.inference.network import Device
+from haptic.models.checkpoint import shipped_checkpoint
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
@@ -58,7 +59,7 @@ DEFAULT_DATA = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() /
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """What is scored on what. `methods` None: all that need no extra files, and the network's where there is one."""
+    """What is scored on what. `methods` None: all that need no extra files; the network's weights ship."""
 
     out: Path
     benchmark: str = "openhand"
@@ -97,8 +98,10 @@ class EvalConfig:
                 f"--quick: only the openhand benchmark has a quick size; leave it out for {self.benchmark}"
             )
         for name in self.chosen_methods:
-            if parse_method(name).needs_network and self.checkpoint is None:
-                raise ValueError(f"--methods {name}: needs a network; give --checkpoint, or leave the method out")
+            if parse_method(name).needs_network and self.weights is None:
+                raise ValueError(
+                    f"--methods {name}: needs a network of this hand model; give --checkpoint, or leave the method out"
+                )
             if parse_method(name).depth == "wham" and (self.wham is None or self.smpl is None):
                 raise ValueError(
                     f"--methods {name}: needs WHAM's results; give --wham DIR with SEQUENCE/wham_output.pkl, and "
@@ -115,7 +118,12 @@ class EvalConfig:
         """The methods to run."""
         if self.methods is not None:
             return tuple(dict.fromkeys(parse_method(name).name for name in self.methods))
-        return DEFAULT_METHODS + (NETWORK_METHODS if self.checkpoint is not None else ())
+        return DEFAULT_METHODS + (NETWORK_METHODS if self.weights is not None else ())
+
+    @property
+    def weights(self) -> Path | None:
+        """The network's: those given, or those that ship, which are the openhand's."""
+        return shipped_checkpoint() if self.checkpoint is None and self.hand_model is None else self.checkpoint
 
 
 def evaluate(config: EvalConfig, *, command: str = "", say: Callable[[str], None] = lambda _text: None) -> Scored:
@@ -142,7 +150,7 @@ def evaluate(config: EvalConfig, *, command: str = "", say: Callable[[str], None
         return Scored(benchmark, clips, notes=notes, command=command)
     config.out.mkdir(parents=True, exist_ok=True)
     files = MethodFiles(
-        config.out, config.hand_model, config.checkpoint, config.device,
+        config.out, config.hand_model, config.weights, config.device,
         config.zoedepth, config.depth_anything, config.wham, config.smpl,
     )  # fmt: skip
     _run_missing(config, clips, files, say)
@@ -235,9 +243,25 @@ def _score(scored: Scored, method: str, predictions: dict[str, Prediction], mode
         scored.notes.extend(f"{method}, {clip.key}: {note}" for note in predictions[clip.key].notes)
         protocols = [protocol for protocol in scored.benchmark.protocols if protocol.data_set == clip.set_name]
         _score_clip(scored, method, pairs, protocols, models)
+    scored.notes.extend(coverage_notes(scored, method))
     if errors:
         more = f"\n... and {len(errors) - MAX_SHOWN_ERRORS} more" if len(errors) > MAX_SHOWN_ERRORS else ""
         raise ValueError("\n".join(errors[:MAX_SHOWN_ERRORS]) + more)
+
+
+def coverage_notes(scored: Scored, method: str) -> list[str]:
+    """Say of which sets a method left hands out: means are over what it told, which may be the easy part."""
+    notes = []
+    pairs = [pair for (of, _clip, _hand), pair in scored.pairs.items() if of == method]
+    for name in dict.fromkeys(clip.set_name for clip in scored.clips):
+        told = [pair.predicted for pair in pairs if pair.clip.set_name == name]
+        count, known = sum(int(one.sum()) for one in told), sum(len(one) for one in told)
+        if count < known:
+            notes.append(
+                f"{method}, {name}: {count} of {known} hand-frames ({100 * count / known:.1f} %) were predicted; only "
+                "COVERAGE columns count the others"
+            )
+    return notes
 
 
 def _score_clip(
@@ -340,7 +364,7 @@ def read_config(arguments: Sequence[str]) -> EvalConfig:
     options = build_parser().parse_args(list(arguments))
     values = {name: value for name, value in options.as_dict().items() if name != "config"}
     return EvalConfig(
-        out=Path(values["out"]),
+        out=Path(values["out"] or f"results/{values['benchmark']}{'-quick' if values['quick'] else ''}"),
         benchmark=values["benchmark"],
         methods=None if values["methods"] is None else tuple(values["methods"]),
         predictions=_pairs("--predictions", values["predictions"], "NAME=DIR"),
@@ -378,12 +402,13 @@ def build_parser() -> ArgumentParser:
     add = parser.add_argument
     add("--config", action="config", help="YAML file with any of these options; may be given again")
     add("--benchmark", type=str, default="openhand", help=f"one of {', '.join(NAMES)}")
-    add("--out", type=str, required=True, help="folder for tables, pictures and predictions")
+    add("--out", type=str | None, default=None,
+        help="folder for tables, pictures and predictions (default: results/BENCHMARK)")  # fmt: skip
     add("--methods", type=str, nargs="*", default=None, help="haptic/evaluation/baselines.py names them")
     add("--predictions", type=str, nargs="*", default=[], help="NAME=DIR: another system's results")
     add("--shards", type=str, nargs="*", default=[], help="SET=PATTERN: where a set's shards are")
     add("--shards-dir", type=str | None, default=None, help="what data_prep wrote: DATA_SET/SPLIT-*.tar")
-    add("--checkpoint", type=str | None, default=None, help="the network's weights")
+    add("--checkpoint", type=str | None, default=None, help="the network's weights (default: those that ship)")
     add("--hand-model", type=str | None, default=None, help="MANO_RIGHT.pkl, for weights trained on it")
     add("--zoedepth", type=str, default=ZOEDEPTH, help="folder or hub name of its weights, for BASE/zoedepth")
     add("--depth-anything", type=str, default=DEPTH_ANYTHING, help="the same, for BASE/depth-anything")

@@ -72,6 +72,7 @@ class Haptic(nn.Module):
         self.decoder = Decoder(self.config.decoder, feature_dim=self.backbone.dim)
         self.readout = Readout(self.config.decoder.dim, sees_box=self.config.decoder.sees_box)
         self.guide: JointGuide | None = None
+        self.joint_reader: JointReader | None = None
         if self.config.decoder.sees_joints:
             self.guide = JointGuide(self.backbone.dim, self.backbone.grids(), self.token_places())
             self.joint_reader = JointReader(self.backbone.dim, self.config.decoder.dim, self.guide)
@@ -180,7 +181,9 @@ class Haptic(nn.Module):
         Raises:
             ValueError: there are more frames than the network has positions for, or the boxes are missing.
         """
-        joints = None if self.guide is None else self.joint_reader(crop_features, self.guide(crop_features))
+        joints = None
+        if self.guide is not None and self.joint_reader is not None:
+            joints = self.joint_reader(crop_features, self.guide(crop_features))
         return self.readout(self.decoder(crop_features, frame_features, boxes, joints), boxes)
 
     def _check_sides(self, crops: Tensor, frames: Tensor) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from haptic.geometry.least_squares import one_thread
 from haptic.memory import give_back_memory
-from haptic.refinement.objective import NormalBlocks, Objective
+from haptic.refinement.objective import TRIM_EVERY_CHUNKS, NormalBlocks, Objective
 from haptic.refinement.variables import FRAME_SIZE, SHAPE_SIZE, Variables, keep_in
 
 INITIAL_DAMPING = 1e-3  # of `NormalBlocks.scale`
@@ -109,7 +109,7 @@ class _System:
             corner = corner + blocks.corner
             factors, after = eliminate(blocks, -frame_gradient[:, start:stop], pending[-1], damping)
             pending.append(after)
-            if len(chunks) > 1:
+            if chunk % TRIM_EVERY_CHUNKS == TRIM_EVERY_CHUNKS - 1:
                 del blocks
                 give_back_memory()
 
@@ -123,7 +123,7 @@ class _System:
             steps = substitute(factors, shape_step, later[0], later[1])
             later = [steps[0], steps[1] if len(steps) > 1 else later[0]]
             full[:, start:stop, columns] = torch.stack(steps, dim=1)
-            if len(chunks) > 1:
+            if chunk % TRIM_EVERY_CHUNKS == TRIM_EVERY_CHUNKS - 1:
                 factors = None
                 del steps
                 give_back_memory()

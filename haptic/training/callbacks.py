@@ -1,6 +1,8 @@
 """What happens between steps: numbers are written, tracks validated, pictures drawn, checkpoints kept."""
 
 import logging
+import signal
+import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from haptic.data.batches import ClipBatch, TrainingBatch
 from haptic.data.datamodule import TrainingData
+from haptic.data.loader import said_plainly
 from haptic.hand.model import HandModel
 from haptic.records import HandPrediction
 from haptic.training.checkpointing import CheckpointFolder, RunState
@@ -76,6 +79,7 @@ class RunKeeper(pl.Callback):
         self._hands_logged = self._hands_seen
         self._wait_logged_s = 0.0
         self._started_at = time.monotonic()
+        self._is_stopping = False  # asked to by SIGTERM
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Give resumed optimisers their memory back, now that they are there."""
@@ -94,6 +98,9 @@ class RunKeeper(pl.Callback):
                 self._report(_named(scores))
         self._saved_at = self._logged_at = self._started_at = time.monotonic()
         self._wait_logged_s = self._data.loader.wait_s
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            # Lightning's own handler speaks to the other processes at once, in the middle of what they are exchanging.
+            signal.signal(signal.SIGTERM, self._note_stop)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: TrainingBatch, batch_idx: int
@@ -125,6 +132,22 @@ class RunKeeper(pl.Callback):
             self._save(trainer, module, is_best=is_best)
         if is_last:
             trainer.should_stop = True
+        else:
+            self._stop_if_asked(trainer, module)
+
+    def _stop_if_asked(self, trainer: pl.Trainer, module: TrainingModule) -> None:
+        """End the run of several processes where one of them was asked to; `on_exception` keeps what was learned."""
+        if trainer.world_size > 1 and self._anyone_stops(module.device):
+            raise SIGTERMException
+
+    def _note_stop(self, _number: int, _frame: Any) -> None:
+        self._is_stopping = True
+
+    def _anyone_stops(self, device: torch.device) -> bool:
+        """Say whether any process was asked to end; all of them hear it after the same step."""
+        asked = torch.tensor(float(self._is_stopping), device=device)
+        dist.all_reduce(asked, op=dist.ReduceOp.MAX)
+        return bool(asked > 0)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Keep what was learned when a cluster asks the run to end; it does so between steps."""
@@ -201,7 +224,7 @@ class RunKeeper(pl.Callback):
             nullcontext() if module.average is None else module.average.in_place_of(network)
         )
         with weights, trainer.precision_plugin.forward_context():
-            for cpu_batch in loader:
+            for cpu_batch in said_plainly(loader):
                 batch = cpu_batch.to(module.device)
                 clip = batch.as_clip()
                 answer = network.predict_clips([clip])[0]

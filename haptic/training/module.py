@@ -145,7 +145,8 @@ class TrainingModule(pl.LightningModule):
             # gradients between processes.
             touched = sum((0.0 * one.depth.float().sum() for one in answers if one is not None), start=loss.total)
             if dist.is_initialized() and answers == (None, None):
-                idle = (self.network.decoder, self.network.readout, self.discriminator)
+                idle = [self.network.decoder, self.network.readout, self.discriminator]
+                idle += [] if self.network.joint_reader is None else [self.network.joint_reader]
                 touched = sum((0.0 * one.sum() for room in idle for one in room.parameters()), start=touched)
             value = (touched + loss.discriminator) / self.config.accumulate
         self.manual_backward(value)

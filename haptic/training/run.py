@@ -3,7 +3,7 @@
 import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,13 @@ TRAINER_ARGUMENTS = (
     "detect_anomaly", "max_time",
 )  # fmt: skip
 SAMPLE_NAMES = 3
+OPTIONAL_NAMES = ("box", "trust", "guide", "joint_reader")
 # What may differ when a run is resumed: where and how often things are kept, and how the same is computed.
 MAY_CHANGE = re.compile(
     r"run\.(?!seed$|hand_model$).*|trainer\.(?!precision$).*|optim\.(checkpointing|compile)|"
     r"data\.(num_workers|prefetch_batches|cache_dir|cache_gb|max_damaged|validation.*|"
-    r"windows_per_batch|images_per_batch|real_hands_per_batch)"  # the data checks these over all processes
+    r"windows_per_batch|images_per_batch|real_hands_per_batch|"  # the data checks these over all processes
+    r"crop_side_px|frame_side_px|box_share|anti_alias)"  # and these; older runs kept them
 )
 
 
@@ -138,13 +140,15 @@ def train(config: TrainConfig, *, config_text: str = "") -> TrainingModule:
         total_steps=config.optim.total_steps,
         checkpoints=checkpoints,
         logbook=logbook,
-        config=flat_config(config),
+        config=recorded_config(config),
         resumed=resumed,
         compares=config.run.init is not None,
     )
     trainer.callbacks.append(keeper)  # type: ignore[attr-defined]
     try:
         trainer.fit(module, datamodule=data)
+    except SystemExit:  # Lightning's way out after Ctrl-C; a step may be half made, so nothing is saved
+        raise KeyboardInterrupt from None
     except SIGTERMException:
         raise TerminatedError(f"asked to end after step {module.step}; say the same command again to go on") from None
     return module
@@ -184,6 +188,11 @@ def flat_config(config: Any, prefix: str = "") -> dict[str, Any]:
     return {prefix: _plain(config)}
 
 
+def recorded_config(config: TrainConfig) -> dict[str, Any]:
+    """Return what a run's checkpoints keep of its config; how pictures are cut is the network's to say."""
+    return {name: value for name, value in flat_config(config).items() if not name.startswith("data.cut.")}
+
+
 def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
@@ -197,7 +206,7 @@ def _find_run(config: TrainConfig, checkpoints: CheckpointFolder) -> RunState | 
             f"{checkpoints.folder}: a run was begun here; choose another run.out, or leave run.resume true to go on"
         )
     state = read_run(checkpoints.last)
-    now = flat_config(config)
+    now = recorded_config(config)
     changed = [one for one in changed_fields(state.config, now) if not MAY_CHANGE.fullmatch(one.split(" ")[0])]
     if changed and not config.run.allow_changes:
         raise ValueError(
@@ -228,12 +237,31 @@ def _transplant(loaded: Haptic, config: HapticConfig, path: Path) -> Haptic:
             f"{path}: the checkpoint is of another size than the config's network ({'; '.join(words[:SAMPLE_NAMES])}); "
             "leave the section network out to take the checkpoint's"
         )
+    for words, names in (
+        ("are left out", _parts_beyond(given, own)),
+        ("are new, and begin silent", _parts_beyond(own, given)),
+    ):
+        if names:
+            logger.info("%s: %s %s", path, ", ".join(names), words)
     network.load_state_dict({**own, **{name: value for name, value in given.items() if name in own}})
     narrower = loaded.config.box_share / config.box_share
     with torch.no_grad():
         for scale in (network.readout.camera.weight[0], network.readout.camera.bias[0], network.readout.mean_camera[0]):
             scale.mul_(narrower)
     return network
+
+
+def _parts_beyond(one: Iterable[str], other: Iterable[str]) -> list[str]:
+    """Return the optional parts that one network's weights have and another's lack."""
+    return sorted({_part_of(name) for name in set(one) - set(other)})
+
+
+def _part_of(parameter_name: str) -> str:
+    """Return the part of the network that an optional weight belongs to, layers taken together."""
+    added = re.match(r"decoder\.layers\.\d+\.added\.(\w+)", parameter_name)
+    if added:
+        return f"attention {added[1]}"
+    return next(name for name in OPTIONAL_NAMES if name in parameter_name)
 
 
 def _make_trainer(arguments: Mapping[str, Any]) -> pl.Trainer:
@@ -260,7 +288,7 @@ def _open_books(config: TrainConfig, out: Path, resumed: RunState | None, config
     if config_text:
         with atomic_write(out / "config.yaml") as file:
             file.write(config_text.encode())
-    logbook = Logbook(out, wandb=config.run.wandb, config=flat_config(config))
+    logbook = Logbook(out, wandb=config.run.wandb, config=recorded_config(config))
     # Step 0 is what the run starts with; a run that starts anew looks again.
     logbook.go_back_to(-1 if resumed is None else int(resumed.module["step"]))
     if resumed is not None:

@@ -237,12 +237,12 @@ def _transplant(loaded: Haptic, config: HapticConfig, path: Path) -> Haptic:
             f"{path}: the checkpoint is of another size than the config's network ({'; '.join(words[:SAMPLE_NAMES])}); "
             "leave the section network out to take the checkpoint's"
         )
-    for words, names in (
+    for said, parts in (
         ("are left out", _parts_beyond(given, own)),
         ("are new, and begin silent", _parts_beyond(own, given)),
     ):
-        if names:
-            logger.info("%s: %s %s", path, ", ".join(names), words)
+        if parts:
+            logger.info("%s: %s %s", path, ", ".join(parts), said)
     network.load_state_dict({**own, **{name: value for name, value in given.items() if name in own}})
     narrower = loaded.config.box_share / config.box_share
     with torch.no_grad():

@@ -17,6 +17,7 @@ from haptic.evaluation.exchange import export_inputs, read_system
 from haptic.evaluation.predictions import read_prediction, write_prediction
 from haptic.evaluation.report import refinement_table
 from haptic.evaluation.runner import main, read_config
+from haptic.models.checkpoint import shipped_checkpoint
 from haptic.perception.cameras import CameraConfig, video_camera
 from haptic.perception.detections import read_detections
 from haptic.perception.video import VideoInfo
@@ -131,7 +132,7 @@ def test_all_that_is_wrong_is_said_in_a_line_each_and_nothing_is_scored(shard, c
     [
         (["--benchmark", "nonsense"], "expected one of openhand"),
         (["--methods", "magic"], "there is no method"),
-        (["--methods", "haptic"], "--checkpoint"),
+        (["--methods", "haptic", "--hand-model", "MANO_RIGHT.pkl"], "--checkpoint"),
         (["--benchmark", "haptic-table1", "--quick"], "only the openhand benchmark"),
         (["--benchmark", "haptic-table1"], "no shards of"),
         (["--predictions", "mine"], "expected NAME=DIR"),
@@ -145,6 +146,13 @@ def test_bad_arguments_are_refused_in_one_line(arguments, words, tmp_path, capsy
     told = capsys.readouterr().err
     assert words in told
     assert len(told.strip().splitlines()) == 1
+
+
+def test_the_command_alone_scores_the_network_that_ships_into_a_folder_of_its_own():
+    config = read_config(["--benchmark", "openhand", "--quick"])
+    assert config.out == Path("results/openhand-quick")
+    assert config.weights == shipped_checkpoint()
+    assert {"keypoints", "haptic", "weak2full@x1.5"} <= set(config.chosen_methods)
 
 
 def test_every_method_is_called_by_its_own_name():

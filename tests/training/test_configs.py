@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.registry import all_data_sets
 from haptic.cli.train import build_parser
 from haptic.data.datamodule import DataConfig
 from haptic.models.haptic import Haptic, HapticConfig
@@ -63,6 +64,15 @@ def test_the_paper_s_recipe_has_the_official_numbers():
     assert (parts.optim.lr, parts.optim.weight_decay, parts.optim.schedule) == (1e-5, 1e-4, "constant")
     assert (parts.data.windows_per_batch, parts.data.clip_frames, parts.data.images_per_batch) == (8, 8, 8)
     assert sum(parts.data.image.values()) == pytest.approx(1.0)
+
+
+def test_the_paper_s_recipe_finds_its_video_sets_where_data_prep_writes_them():
+    sets = read(CONFIGS[0].with_name("haptic.yaml")).data.sets
+    known = all_data_sets()
+    for name, one in sets.items():
+        if one.format == "haptic":
+            folder, file = one.shards.split("/")[-2:]
+            assert file.removesuffix("-*.tar") in known[folder].splits, name
 
 
 def test_the_shipped_networks_weights_stay_below_forty_megabytes_in_half_precision():

@@ -74,7 +74,9 @@ def folder(out: Path, variant: str) -> Path:
 def train(variant: str, options: argparse.Namespace, start: Path) -> None:
     """Train one variant, or go on with it."""
     change = VARIANTS[variant]
-    parts = ["openhand_tiny.yaml", "openhand_tiny_second.yaml", *([] if change is None else [change])]
+    sees_joints = load_checkpoint(start)[0].config.decoder.sees_joints
+    runs = ["openhand_tiny.yaml", "openhand_tiny_second.yaml", *(["openhand_tiny_third.yaml"] if sees_joints else [])]
+    parts = [*runs, *([] if change is None else [change])]
     command = [sys.executable, str(CONFIGS.parent.parent / "train.py")]
     for part in parts:
         command += ["--config", str(CONFIGS / part)]

@@ -129,7 +129,9 @@ class RunKeeper(pl.Callback):
             if is_last and table is not None:
                 logger.info("\n%s", table)
         if self._is_save_due() or is_best or is_last:
-            self._save(trainer, module, is_best=is_best)
+            is_kept = self._save(trainer, module, is_best=is_best)
+            if is_last and not is_kept:
+                raise OSError(f"{self._checkpoints.folder}: the run is over, but its last step could not be kept")
         if is_last:
             trainer.should_stop = True
         else:
@@ -249,10 +251,11 @@ class RunKeeper(pl.Callback):
         parts += [_said(name.removeprefix("val/"), value) for name, value in numbers.items() if name.startswith("val/")]
         logger.info("  ".join(parts))
 
-    def _save(self, trainer: pl.Trainer, module: TrainingModule, *, is_best: bool) -> None:
+    def _save(self, trainer: pl.Trainer, module: TrainingModule, *, is_best: bool) -> bool:
+        """Write a checkpoint; say whether it is on the disk (or another process's to write)."""
         self._saved_at, self._saved_step = time.monotonic(), self._step
         if not trainer.is_global_zero:
-            return
+            return True
         place = {**self._data.state_dict(), "next_batch": module.next_batch}
         state = RunState(
             weights=module.averaged_weights(),
@@ -261,7 +264,7 @@ class RunKeeper(pl.Callback):
             config=self._config,
             best=self._best,
         )
-        self._checkpoints.save(module.network, state, hand_model_name=self._hand_model.name, is_best=is_best)
+        return self._checkpoints.save(module.network, state, hand_model_name=self._hand_model.name, is_best=is_best)
 
 
 def _named(scores: dict[str, float]) -> dict[str, float]:

@@ -144,16 +144,24 @@ class TrainingModule(pl.LightningModule):
             # Parameters that a batch has no labels for (the depth of images) still take part in the exchange of
             # gradients between processes.
             touched = sum((0.0 * one.depth.float().sum() for one in answers if one is not None), start=loss.total)
-            if dist.is_initialized() and answers == (None, None):
-                idle = [self.network.decoder, self.network.readout, self.discriminator]
-                idle += [] if self.network.joint_reader is None else [self.network.joint_reader]
+            idle = self._idle_rooms() if answers == (None, None) else []
+            if dist.is_initialized():
                 touched = sum((0.0 * one.sum() for room in idle for one in room.parameters()), start=touched)
             value = (touched + loss.discriminator) / self.config.accumulate
         self.manual_backward(value)
+        for room in idle:  # no gradient, rather than one of zero, which Adam would count as a step
+            room.zero_grad(set_to_none=True)
         self._parts.append((_detached(loss), batch.num_hands))
         self.next_batch = batch.index + 1
         if len(self._parts) == self.config.accumulate:
             self._make_step()
+
+    def _idle_rooms(self) -> list[nn.Module]:
+        """Return what has nothing to do while the guide is trained alone."""
+        rooms: list[nn.Module | None] = [
+            self.network.decoder, self.network.readout, self.network.joint_reader, self.discriminator,
+        ]  # fmt: skip
+        return [room for room in rooms if room is not None]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the network's gradient; Lightning calls this when loss scaling is taken out."""

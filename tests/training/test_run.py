@@ -196,6 +196,26 @@ def test_an_ablation_starts_from_weights_that_have_more_attentions(tiny_yaml, tm
     assert run(tiny_yaml, *arguments, "--optim.total_steps", 1) == 0
 
 
+def test_a_network_that_begins_to_see_joints_goes_on_after_a_crash_and_may_forget_them(
+    tiny_yaml, tmp_path, crash_at, monkeypatch, caplog
+):
+    sees = ["--network.decoder.sees_joints", "true", "--objective.projection", "camera"]
+    assert run(tiny_yaml, "--run.out", tmp_path / "first", "--optim.total_steps", 1) == 0
+    arguments = ["--run.init", tmp_path / "first/last.ckpt", *sees, "--run.save_every_steps", 1]
+    assert run(tiny_yaml, *arguments, "--run.out", tmp_path / "whole") == 0
+    assert "guide, joint_reader are new, and begin silent" in caplog.text
+    crash_at(4)
+    with pytest.raises(Crash):
+        run(tiny_yaml, *arguments)
+    monkeypatch.undo()
+    assert run(tiny_yaml, *arguments) == 0
+    assert exact_rows(tmp_path / "run") == exact_rows(tmp_path / "whole")
+    seeing, _info = load_checkpoint(tmp_path / "run/last.ckpt")
+    assert seeing.joint_reader.contract.weight.abs().max() > 0  # it has learned to speak
+    assert run(tiny_yaml, "--run.init", tmp_path / "run/last.ckpt", "--run.out", tmp_path / "blind") == 0
+    assert "guide, joint_reader are left out" in caplog.text
+
+
 @pytest.mark.parametrize(("arguments", "words"), [
     (["--optim.learning_rate", "1"], ["optim.learning_rate"]),
     (["--optim.lr", "fast"], ["optim.lr"]),
@@ -284,8 +304,27 @@ def test_a_run_that_is_asked_to_end_keeps_its_last_step_and_says_so(tiny_yaml, t
 
 
 @pytest.mark.slow
-def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(tiny_yaml, tmp_path):
+def test_two_processes_that_are_asked_to_end_do_so_after_the_same_step_and_keep_it(tiny_yaml, tmp_path):
+    arguments = ["--config", str(tiny_yaml), "--optim.total_steps", "5000", "--run.save_every_steps", "5000"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = start([*torchrun, "train.py", *arguments, "--trainer.devices", "2", "--trainer.strategy", "ddp"])
+    metrics = tmp_path / "run/metrics.csv"
+    deadline = time.monotonic() + 300
+    while not (metrics.is_file() and metrics.read_text().count("\n") > 5):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=120)
+    kept = torch.load(tmp_path / "run/last.ckpt", weights_only=True)["training"]["module"]["step"]
+    assert rows_of(tmp_path / "run")[-1]["step"] == str(kept)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sees_joints", ["false", "true"])
+def test_two_processes_have_the_losses_of_one_at_the_same_global_batch(tiny_yaml, tmp_path, sees_joints):
     common = ["--config", str(tiny_yaml), "--network.backbone.drop_path", "0", "--run.validate_every_steps", "3"]
+    common += ["--network.decoder.sees_joints", sees_joints]
     alone = start(["train.py", *common, "--run.out", str(tmp_path / "one")])
     halves = ["--data.windows_per_batch", "1", "--data.images_per_batch", "1", "--data.real_hands_per_batch", "4"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

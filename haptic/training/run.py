@@ -147,10 +147,10 @@ def train(config: TrainConfig, *, config_text: str = "") -> TrainingModule:
     trainer.callbacks.append(keeper)  # type: ignore[attr-defined]
     try:
         trainer.fit(module, datamodule=data)
-    except SystemExit:  # Lightning's way out after Ctrl-C; a step may be half made, so nothing is saved
-        raise KeyboardInterrupt from None
     except SIGTERMException:
         raise TerminatedError(f"asked to end after step {module.step}; say the same command again to go on") from None
+    except SystemExit:  # Lightning's way out after Ctrl-C; a step may be half made, so nothing is saved
+        raise KeyboardInterrupt from None
     return module
 
 

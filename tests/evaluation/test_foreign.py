@@ -187,7 +187,7 @@ def mano_like(open_hand, tmp_path_factory):
     path = tmp_path_factory.mktemp("mano") / "MANO_RIGHT.npz"
     with np.load(find_asset("openhand/OPENHAND_RIGHT.npz")) as file:
         arrays = {key: file[key] for key in file.files if key != "name"}
-    np.savez(path, **(arrays | {"shapedirs": arrays["shapedirs"] * 1.01}))
+    np.savez(path, **(arrays | {"shapedirs": arrays["shapedirs"] * 1.001}))
     return load_hand_model(path)
 
 

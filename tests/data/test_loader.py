@@ -339,3 +339,13 @@ def test_a_worker_that_is_started_from_nothing_makes_the_same_batch(shard_dir):
     maker = data.train_dataloader()._maker
     first = maker[7]
     assert_same(pickle.loads(pickle.dumps(maker))[7], first)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_cannot_be_shown_is_refused_in_the_same_words_by_workers(shard_dir, num_workers, monkeypatch):
+    def refuse(*_args, **_more):
+        raise ValueError("set painted: no hand can be shown")
+
+    monkeypatch.setattr("haptic.data.loader.make_clip", refuse)
+    with pytest.raises(ValueError, match=r"^set painted: no hand can be shown$"):
+        batches_of(config_of(shard_dir, num_workers=num_workers), 1)

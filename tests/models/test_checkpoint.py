@@ -380,3 +380,25 @@ def test_official_weights_serve_any_mano_and_the_openhand_without_its_shape():
 def test_any_other_mixture_is_refused_with_the_reason(checkpoint_hand, hand_model_name):
     with pytest.raises(ValueError, match=f"{checkpoint_hand}.*{hand_model_name}.*mean something else"):
         match_hand_model(checkpoint_hand, hand_model_name)
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(tiny, tmp_path):
+    model = Haptic(tiny())
+    with torch.no_grad():
+        model.readout.pose.weight[0, 0] = float("nan")
+    save_checkpoint(tmp_path / "broken.ckpt", model, hand_model_name="openhand-0")
+    with pytest.raises(ValueError, match=r"1 of the weights hold NaN or infinity \(readout.pose.weight\)"):
+        load_checkpoint(tmp_path / "broken.ckpt")
+
+
+def test_whatever_damage_does_to_its_readers_is_one_line_that_names_the_file(tiny, tmp_path):
+    path = tmp_path / "odd.ckpt"
+    for content in ({"format": "haptic checkpoint"}, {"format": "haptic checkpoint", "format_version": 1, "config": 3}):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=r"odd\.ckpt"):
+            load_checkpoint(path)
+    save_checkpoint(path, Haptic(tiny()), hand_model_name="openhand-0")
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "state_dict": {**content["state_dict"], 3: torch.zeros(1)}}, path)
+    with pytest.raises(ValueError, match=r"odd\.ckpt"):
+        load_checkpoint(path)

@@ -19,9 +19,7 @@ from data_prep.mano_files import ManoFiles
 from data_prep.preview import write_preview
 from data_prep.registry import all_data_sets, check_root, find_data_set
 from data_prep.sanity import check_source
-from haptic.files import find_asset
-from haptic.hand.mano import read_hand_model_data
-from haptic.hand.model import OPENHAND
+from haptic.hand.model import is_openhand
 
 INTERRUPTED = 130
 
@@ -96,8 +94,7 @@ def _mano(data_set: DataSet, options: argparse.Namespace) -> ManoFiles | None:
             )
         return None
     mano = ManoFiles(options.mano, options.mano_left)
-    shipped = read_hand_model_data(find_asset(OPENHAND), family="openhand").name
-    if mano.name.split("-")[-1] == shipped.split("-")[-1]:
+    if is_openhand(mano.name):
         raise ValueError(
             f"--mano {options.mano}: this is the openhand, whose shapes and vertices are not MANO's; the numbers of "
             f"{data_set.title} need your own MANO_RIGHT.pkl"

@@ -13,6 +13,12 @@ def give_back_memory() -> None:
         trim(0)
 
 
+def give_back_memory_every(count: int, number: int) -> None:
+    """Do it after every `count`-th of the pieces, which are numbered from 0."""
+    if number % count == count - 1:
+        give_back_memory()
+
+
 @cache
 def _trim() -> Any:
     return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None  # glibc's own

@@ -18,7 +18,7 @@ from haptic.hand.model import HandModel, in_runs, load_hand_model, trajectory_jo
 from haptic.inference.keypoints import MIN_KNOWN_JOINTS, KeypointInitConfig, init_hand
 from haptic.inference.network import NetworkConfig, run_network
 from haptic.inference.scale import place_at_depth
-from haptic.memory import give_back_memory
+from haptic.memory import give_back_memory, give_back_memory_every
 from haptic.models.checkpoint import CheckpointInfo, match_hand_model
 from haptic.models.haptic import Haptic
 from haptic.perception.cameras import CameraConfig, video_camera
@@ -270,8 +270,7 @@ def _perceive(source: VideoSource, config: PipelineConfig, show: Progress) -> _S
         for frame in show.track("find hands", source.frames(stop=config.max_frames), min(limits, default=None)):
             times_s.append(frame.time_s)
             yield frame
-            if frame.index % TRIM_EVERY_FRAMES == TRIM_EVERY_FRAMES - 1:
-                give_back_memory()
+            give_back_memory_every(TRIM_EVERY_FRAMES, frame.index)
 
     if config.detections is not None:
         if config.max_frames is not None:

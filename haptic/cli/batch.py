@@ -21,7 +21,7 @@ from typing import Any
 
 import haptic
 from haptic.cli.demo import describe_demo_error
-from haptic.cli.messages import describe_error, say
+from haptic.cli.messages import DEBUG, describe_error, say
 from haptic.export.glb import write_glb
 from haptic.export.html import write_html
 from haptic.export.npz import write_npz
@@ -37,7 +37,6 @@ SUMMARY = "summary.json"
 OUR_FILES = {SUMMARY, "trajectory.npz", "scene.glb", "scene.html", "overlay.mp4", "trajectory.png"}
 DRAFT = ".draft-"
 LONGEST_NAME = 120  # bytes of a result's name that its draft repeats whole
-DEBUG = "HAPTIC_DEBUG"  # set, it shows where an error came from
 
 
 @dataclass(frozen=True)

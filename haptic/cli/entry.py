@@ -1,4 +1,4 @@
-"""Where every command begins: what fails before a program is loaded is said in one line too.
+"""Where infer.py and train.py begin: what fails before a program is loaded is said in one line too.
 
 Imports take seconds and load system libraries (OpenCV's libGL, MediaPipe's libEGL); so nothing heavy is imported here.
 """
@@ -11,6 +11,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from haptic.cli.messages import DEBUG
 
 INTERRUPTED = 130
 PROGRAMS = {"infer": "haptic.cli.main", "train": "haptic.cli.train"}
@@ -36,7 +38,7 @@ def run(name: str) -> int:
         print(f"{name}.py: interrupted", file=sys.stderr)  # noqa: T201
         return INTERRUPTED
     except ImportError as error:
-        if os.environ.get("HAPTIC_DEBUG"):
+        if os.environ.get(DEBUG):
             raise
         print(f"{name}.py: {describe_import(error)}", file=sys.stderr)  # noqa: T201
         return 2

@@ -5,6 +5,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+DEBUG = "HAPTIC_DEBUG"  # set, it shows where an error came from
+
 
 def say(text: str) -> None:
     """Print one line for the user; nothing if nobody reads any more."""
@@ -19,7 +21,7 @@ def describe_error(error: Exception, *, place: Path | None = None) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, ValueError | OSError):
         return text
-    return f"an error of ours ({type(error).__name__}: {text}); please report it; HAPTIC_DEBUG=1 shows where it is"
+    return f"an error of ours ({type(error).__name__}: {text}); please report it; {DEBUG}=1 shows where it is"
 
 
 def _describe_os_error(error: OSError, place: Path | None) -> str:

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from haptic.data.augment import Augmentation, AugmentConfig, draw_augmentation, make_clip
-from haptic.data.batches import ClipBatch, RealHands, TrainingBatch, join_clips
+from haptic.data.batches import BatchT, ClipBatch, RealHands, TrainingBatch, join_clips
 from haptic.data.crops import CutConfig
 from haptic.data.mixture import REAL, Draw, Stream
 from haptic.data.readers import Track, TrackSet
@@ -220,14 +220,12 @@ class BatchLoader:
 
     def _next(self) -> TrainingBatch:
         if self._source is None:
-            self._source = iter(self._make_loader())
+            self._source = said_plainly(self._make_loader())
         start = time.perf_counter()
         try:
             batch = next(self._source)
-        except (ValueError, RuntimeError) as error:
-            if (own := words_of_worker(error)) is not None:
-                raise ValueError(own) from None
-            if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
                 raise
             raise WorkerDiedError(
                 f"a data worker died while making batch {self.next_batch} ({str(error).splitlines()[0]}); most often "
@@ -330,18 +328,18 @@ def validation_loader(windows: ValidationWindows, *, num_workers: int) -> DataLo
     )
 
 
-def said_plainly(batches: Iterable[ClipBatch]) -> Iterator[ClipBatch]:
+def said_plainly(batches: Iterable[BatchT]) -> Iterator[BatchT]:
     """Give the batches; what a worker refuses is raised in its own words."""
     try:
         yield from batches
     except (ValueError, RuntimeError) as error:
-        own = words_of_worker(error)
+        own = _words_of_worker(error)
         if own is None:
             raise
         raise ValueError(own) from None
 
 
-def words_of_worker(error: Exception) -> str | None:
+def _words_of_worker(error: Exception) -> str | None:
     """Return what one of our errors said in a worker, out of the traceback that torch hands on; None for others."""
     text = str(error)
     if not text.startswith("Caught ") or "Original Traceback" not in text:

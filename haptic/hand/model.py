@@ -123,9 +123,14 @@ def load_hand_model(path: Path | None = None) -> HandModel:
     if path is None:
         return HandModel(read_hand_model_data(find_asset(OPENHAND), family="openhand"))
     data = read_hand_model_data(path)
-    shipped = read_hand_model_data(find_asset(OPENHAND), family="openhand")
     # The openhand under another name is the openhand: its shape numbers mean what its weights have learned.
-    return HandModel(shipped if data.name.partition("-")[2] == shipped.name.partition("-")[2] else data)
+    return load_hand_model() if is_openhand(data.name) else HandModel(data)
+
+
+def is_openhand(hand_model_name: str) -> bool:
+    """Say whether a hand has the openhand's numbers, whatever file and family it came in."""
+    shipped = read_hand_model_data(find_asset(OPENHAND), family="openhand").name
+    return hand_model_name.partition("-")[2] == shipped.partition("-")[2]
 
 
 def trajectory_mesh(model: HandModel, trajectory: Trajectory) -> HandMesh:

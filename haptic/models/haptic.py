@@ -18,7 +18,9 @@ from haptic.models.joints import JointGuide, JointReader
 from haptic.records import Clip, HandPrediction
 
 MIN_BOX_SHARE = 1 / 3
-OPTIONAL_PARTS = re.compile(r"decoder\.(layers\.\d+\.added|box)\.|readout\.trust\.|guide\.|joint_reader\.")
+OPTIONAL_PARTS = re.compile(
+    r"decoder\.layers\.\d+\.added\.(?P<attention>\w+)\.|(decoder\.|readout\.|)(?P<part>box|trust|guide|joint_reader)\."
+)
 
 
 @dataclass(frozen=True)
@@ -198,12 +200,20 @@ class Haptic(nn.Module):
                 )
 
 
-def is_optional(parameter_name: str) -> bool:
-    """Say whether a weight belongs to what a config may add to HaMeR's network or leave out.
+def optional_part(parameter_name: str) -> str | None:
+    """Return the part that a weight belongs to if a config may add it to HaMeR's network or leave it out, else None.
 
-    That is the attentions across frames and to the whole picture, and what sees boxes and joints.
+    Such are the attentions across frames and to the whole picture, and what sees boxes and joints.
     """
-    return OPTIONAL_PARTS.match(parameter_name) is not None
+    found = OPTIONAL_PARTS.match(parameter_name)
+    if found is None:
+        return None
+    return found["part"] or f"attention {found['attention']}"
+
+
+def is_optional(parameter_name: str) -> bool:
+    """Say whether a weight belongs to an `optional_part`."""
+    return optional_part(parameter_name) is not None
 
 
 def boxes_of(clip: Clip) -> Float[Tensor, "B T 3"]:

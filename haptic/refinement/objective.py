@@ -25,13 +25,13 @@ from haptic.losses.biomechanics import limit_loss
 from haptic.losses.keypoints import centred_loss, reprojection_loss
 from haptic.losses.priors import initial_place_loss, initial_pose_loss, shape_prior_loss
 from haptic.losses.smoothness import acceleration_loss, angular_acceleration_loss
-from haptic.memory import give_back_memory
+from haptic.memory import give_back_memory_every
 from haptic.records import HandParams
 from haptic.refinement.observations import LongObservations, Observations
 from haptic.refinement.stages import StageConfig
 from haptic.refinement.variables import FRAME_COLUMNS, FRAME_SIZE, SHAPE_SIZE, Variables, free_columns
 
-TRIM_EVERY_CHUNKS = 4  # of a film: giving memory back after each would cost a fifth of the time
+TRIM_EVERY_CHUNKS = 4  # of a film: giving memory back after each would cost a sixth of the time
 
 NUM_BONES = len(MANO_PARENTS)
 
@@ -173,8 +173,7 @@ class Objective:
             first, last = max(start - 1, 0), min(stop + 1, num_frames)
             seen = self.observations.frames(first, last).counting_only(start - first, stop - first)
             total = total + evaluate(variables.frames(first, last), seen, first)
-            if chunk % TRIM_EVERY_CHUNKS == TRIM_EVERY_CHUNKS - 1:
-                give_back_memory()
+            give_back_memory_every(TRIM_EVERY_CHUNKS, chunk)
         return total
 
     def _per_frame_curvature(self, run: Variables, seen: Observations) -> tuple[Tensor, Tensor, Tensor]:

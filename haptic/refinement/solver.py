@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from haptic.geometry.least_squares import one_thread
-from haptic.memory import give_back_memory
+from haptic.memory import give_back_memory_every
 from haptic.refinement.objective import TRIM_EVERY_CHUNKS, NormalBlocks, Objective
 from haptic.refinement.variables import FRAME_SIZE, SHAPE_SIZE, Variables, keep_in
 
@@ -109,9 +109,8 @@ class _System:
             corner = corner + blocks.corner
             factors, after = eliminate(blocks, -frame_gradient[:, start:stop], pending[-1], damping)
             pending.append(after)
-            if chunk % TRIM_EVERY_CHUNKS == TRIM_EVERY_CHUNKS - 1:
-                del blocks
-                give_back_memory()
+            del blocks
+            give_back_memory_every(TRIM_EVERY_CHUNKS, chunk)
 
         shape_step = _solve_corner(corner, -shape_gradient, pending[-1], damping, size)
         full = frame_gradient.new_zeros(num_tracks, num_frames, FRAME_SIZE)
@@ -123,10 +122,9 @@ class _System:
             steps = substitute(factors, shape_step, later[0], later[1])
             later = [steps[0], steps[1] if len(steps) > 1 else later[0]]
             full[:, start:stop, columns] = torch.stack(steps, dim=1)
-            if chunk % TRIM_EVERY_CHUNKS == TRIM_EVERY_CHUNKS - 1:
-                factors = None
-                del steps
-                give_back_memory()
+            factors = None
+            del steps
+            give_back_memory_every(TRIM_EVERY_CHUNKS, chunk)
         shape_full = shape_gradient.new_zeros(num_tracks, SHAPE_SIZE)
         shape_full[:, :num_shape] = shape_step
         return full, shape_full

@@ -18,7 +18,7 @@ from haptic.data.datamodule import DataConfig, TrainingData
 from haptic.files import atomic_write
 from haptic.hand.model import HandModel, load_hand_model
 from haptic.models.checkpoint import load_checkpoint, match_hand_model
-from haptic.models.haptic import Haptic, HapticConfig, is_optional
+from haptic.models.haptic import Haptic, HapticConfig, is_optional, optional_part
 from haptic.training.callbacks import Cadence, RunKeeper
 from haptic.training.checkpointing import CheckpointFolder, RunState, changed_fields, read_run
 from haptic.training.logbook import Logbook, WandbMode
@@ -35,7 +35,6 @@ TRAINER_ARGUMENTS = (
     "detect_anomaly", "max_time",
 )  # fmt: skip
 SAMPLE_NAMES = 3
-OPTIONAL_NAMES = ("box", "trust", "guide", "joint_reader")
 # What may differ when a run is resumed: where and how often things are kept, and how the same is computed.
 MAY_CHANGE = re.compile(
     r"run\.(?!seed$|hand_model$).*|trainer\.(?!precision$).*|optim\.(checkpointing|compile)|"
@@ -253,15 +252,7 @@ def _transplant(loaded: Haptic, config: HapticConfig, path: Path) -> Haptic:
 
 def _parts_beyond(one: Iterable[str], other: Iterable[str]) -> list[str]:
     """Return the optional parts that one network's weights have and another's lack."""
-    return sorted({_part_of(name) for name in set(one) - set(other)})
-
-
-def _part_of(parameter_name: str) -> str:
-    """Return the part of the network that an optional weight belongs to, layers taken together."""
-    added = re.match(r"decoder\.layers\.\d+\.added\.(\w+)", parameter_name)
-    if added:
-        return f"attention {added[1]}"
-    return next(name for name in OPTIONAL_NAMES if name in parameter_name)
+    return sorted({part for name in set(one) - set(other) if (part := optional_part(name)) is not None})
 
 
 def _make_trainer(arguments: Mapping[str, Any]) -> pl.Trainer:

@@ -1,5 +1,6 @@
 """Batches: the same whoever makes them, from any place in the run; damage is counted; validation shows every frame."""
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -205,7 +206,7 @@ def test_a_killed_worker_stops_the_run_and_says_so(shard_dir):
     data = TrainingData(config_of(shard_dir, num_workers=1, batches_per_epoch=100))
     batches = iter(data.train_dataloader())
     next(batches)
-    (worker,) = data.loader._source._workers
+    (worker,) = multiprocessing.active_children()
     os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(WorkerDiedError, match=r"a data worker died while making batch .*resume"):
         list(batches)

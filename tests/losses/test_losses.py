@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from haptic.geometry.robust import geman_mcclure, geman_mcclure_slope
 from haptic.geometry.rotations import rotation_from_aa
 from haptic.hand.anatomy import pose_from_angles, sample_pose
 from haptic.losses.biomechanics import limit_loss
@@ -41,17 +40,6 @@ def test_the_mean_of_nothing_known_is_zero_with_a_zero_gradient():
     (gradient,) = torch.autograd.grad(mean, value)
     assert mean == 0
     assert (gradient == 0).all()
-
-
-def test_geman_mcclure_is_the_square_when_small_and_bounded_when_large():
-    squared = torch.tensor([1e-6, 1e6])
-    torch.testing.assert_close(geman_mcclure(squared, 0.1), torch.tensor([1e-6, 1e-2]), rtol=1e-3, atol=0)
-
-
-def test_geman_mcclures_slope_is_its_derivative():
-    squared = torch.linspace(0, 1, 50, dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(geman_mcclure(squared, 0.3).sum(), squared)
-    torch.testing.assert_close(geman_mcclure_slope(squared.detach(), 0.3), slope)
 
 
 def test_2d_loss_is_the_sum_of_both_axes_distances(generator: torch.Generator):

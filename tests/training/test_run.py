@@ -261,6 +261,15 @@ def start(arguments, **environment):
     )
 
 
+def wait_for_lines(process, metrics, count):
+    """Wait until a run has written more than so many lines of its metrics."""
+    deadline = time.monotonic() + 300
+    while not (metrics.is_file() and metrics.read_text().count("\n") > count):
+        assert process.poll() is None, process.stderr.read().decode()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_a_random_moment_goes_on_bit_for_bit(tiny_yaml, tmp_path):
     steps = 40
@@ -269,12 +278,7 @@ def test_a_run_killed_at_a_random_moment_goes_on_bit_for_bit(tiny_yaml, tmp_path
     whole = start([*command, "--run.out", str(tmp_path / "whole")])
     killed = start(command)
     wanted = 8 + int.from_bytes(os.urandom(2)) % (steps - 16)
-    metrics = tmp_path / "run/metrics.csv"
-    deadline = time.monotonic() + 300
-    while not (metrics.is_file() and metrics.read_text().count("\n") > wanted):
-        assert killed.poll() is None, killed.stderr.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for_lines(killed, tmp_path / "run/metrics.csv", wanted)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     assert whole.wait(timeout=300) == 0, whole.stderr.read().decode()
@@ -289,12 +293,7 @@ def test_a_run_killed_at_a_random_moment_goes_on_bit_for_bit(tiny_yaml, tmp_path
 def test_a_run_that_is_asked_to_end_keeps_its_last_step_and_says_so(tiny_yaml, tmp_path):
     process = start(["train.py", "--config", str(tiny_yaml), "--optim.total_steps", "5000", "--run.save_every_steps",
                      "5000"])  # fmt: skip
-    metrics = tmp_path / "run/metrics.csv"
-    deadline = time.monotonic() + 300
-    while not (metrics.is_file() and metrics.read_text().count("\n") > 5):
-        assert process.poll() is None, process.stderr.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for_lines(process, tmp_path / "run/metrics.csv", 5)
     process.send_signal(signal.SIGTERM)
     _out, errors = process.communicate(timeout=120)
     assert process.returncode == 143
@@ -308,12 +307,7 @@ def test_two_processes_that_are_asked_to_end_do_so_after_the_same_step_and_keep_
     arguments = ["--config", str(tiny_yaml), "--optim.total_steps", "5000", "--run.save_every_steps", "5000"]
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     process = start([*torchrun, "train.py", *arguments, "--trainer.devices", "2", "--trainer.strategy", "ddp"])
-    metrics = tmp_path / "run/metrics.csv"
-    deadline = time.monotonic() + 300
-    while not (metrics.is_file() and metrics.read_text().count("\n") > 5):
-        assert process.poll() is None, process.stderr.read().decode()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for_lines(process, tmp_path / "run/metrics.csv", 5)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=120)
     kept = torch.load(tmp_path / "run/last.ckpt", weights_only=True)["training"]["module"]["step"]

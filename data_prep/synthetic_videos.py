@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Literal, get_args
 
 import av
 import cv2
@@ -31,17 +32,22 @@ SIZE_PX = (640, 480)  # of the scenes that are taken: one camera has one size
 CRF = "18"
 FOCAL_WIDTHS = 0.4
 MAX_FPS = 240
+Look = Literal["grey", "negative", "color"]
+LOOKS: tuple[Look, ...] = get_args(Look)
 
 
 @dataclass(frozen=True)
 class OtherCamera:
-    """What all videos of a folder are taken with. `turn_deg` is how far the camera is turned about its own axis."""
+    """What all videos of a folder are taken with. `turn_deg` is how far the camera is turned about its own axis.
+
+    `negative` is grey with light for dark, roughly as a black-hot thermal camera shows warm hands; no heat is modelled.
+    """
 
     view: View = "egocentric"
     focal_widths: float = FOCAL_WIDTHS
     fps: float = 15.0
     turn_deg: float = 90.0
-    is_grey: bool = True
+    look: Look = "grey"
     side_px: int = 640  # the longer one
 
     def __post_init__(self) -> None:
@@ -49,6 +55,8 @@ class OtherCamera:
             raise ValueError(f"fps is {self.fps}; expected 1 to {MAX_FPS} frames per second")
         if not 64 <= self.side_px <= 4096:
             raise ValueError(f"side_px is {self.side_px}; expected 64 to 4096 pixels")
+        if self.look not in LOOKS:
+            raise ValueError(f"look is {self.look!r}; expected one of {', '.join(LOOKS)}")
         if not abs(self.turn_deg) <= 360:
             raise ValueError(f"turn_deg is {self.turn_deg}; expected an angle in degrees")
 
@@ -131,9 +139,10 @@ def next_clip(clips: SyntheticClips, camera: OtherCamera, index: int) -> tuple[i
 
 
 def _filmed(picture: UInt8[np.ndarray, "H W 3"], camera: OtherCamera) -> UInt8[np.ndarray, "H W 3"]:
-    if not camera.is_grey:
+    if camera.look == "color":
         return np.ascontiguousarray(picture)
-    return np.repeat(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=-1)
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    return np.repeat((255 - grey if camera.look == "negative" else grey)[..., None], 3, axis=-1)
 
 
 def _labels(renderer: ClipRenderer, name: str, visible: np.ndarray, to_video: np.ndarray) -> OwnHand:
@@ -159,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         camera = OtherCamera(
             view=options.view, focal_widths=options.focal, fps=options.fps, turn_deg=options.turn_deg,
-            is_grey=not options.color, side_px=options.side_px,
+            look=options.look, side_px=options.side_px,
         )  # fmt: skip
         if min(options.train, options.val) < 0 or options.frames < 1:
             raise ValueError("--train, --val and --frames: expected numbers of videos, and of frames in each")
@@ -192,7 +201,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--focal", type=float, default=defaults.focal_widths, help="focal length in image widths")
     parser.add_argument("--fps", type=float, default=defaults.fps)
     parser.add_argument("--turn-deg", type=float, default=defaults.turn_deg, help="the camera about its own axis")
-    parser.add_argument("--color", action="store_true", help="in colour instead of grey")
+    parser.add_argument(
+        "--look", choices=LOOKS, default=defaults.look, help="negative: light for dark, as black-hot thermal cameras"
+    )
     parser.add_argument("--side-px", type=int, default=defaults.side_px, help="longer side of the videos")
     parser.add_argument("--hand", type=Path, help="a licensed MANO_RIGHT.pkl instead of the openhand")
     return parser

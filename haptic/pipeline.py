@@ -175,7 +175,7 @@ def reconstruct(
                 model,
                 trajectories,
                 tracks,
-                config.refinement,
+                config.refinement.from_network() if config.init == "network" else config.refinement,
                 landmark_model=landmark_model,
                 watch=lambda stage, steps: show.track(f"refine ({stage})", steps, len(steps)),
             )

@@ -114,7 +114,8 @@ class HandTrack(Record):
     `Targets` has no handedness, time or box. `frame_index` grows by one. Frames without a detection are filled and
     say so: `observed` is False and the weights are zero. The box is the tight box of the detected joints
     (`box_side_px`: its longer side). `landmarks` are the detector's own metric 3D joints, about their own centre,
-    in the camera's axes; zero `landmarks_weight` means it gives none.
+    in the axes of a camera that looks at the hand (`view_rotation` turns them into the real one's); zero
+    `landmarks_weight` means it gives none.
     """
 
     frame_index: Int[Tensor, " T"]

@@ -81,7 +81,7 @@ def _waving_hand(
     upright = rotation_from_aa(torch.tensor([0.0, 0.0, torch.pi / 2]))
     sway = rotation_from_aa(torch.cat([0.3 * phase.sin(), 0.4 * phase.cos(), 0.2 * phase.sin()], dim=-1))
     curl = torch.zeros(len(frames), 15, 3)
-    curl[:, :12, 2] = -0.4 * (1 - phase.cos())  # the four fingers bend towards the palm
+    curl[:, :12, 2] = 0.4 * (1 - phase.cos())  # the four fingers bend towards the palm
     betas = torch.randn(10, generator=rng) * 0.7
     column = 0.11 * (order // 2 + 1) * (-1 if is_right else 1)
     place = torch.cat([column + 0.02 * phase.cos(), 0.1 + 0.04 * phase.sin(), 0.5 + 0.1 * phase.cos()], dim=-1)

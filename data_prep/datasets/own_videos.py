@@ -4,7 +4,7 @@ Beside `kitchen.mp4` lies `kitchen.json` (COCO's format, docs/finetune.md, or th
 `kitchen.npz`, or `kitchen/trajectory.npz` as a run's folder has it; and, if the camera is known, `kitchen.cameras.json`
 or `.npz` (as for `infer.py --cameras`), or `cameras.json` for all videos of the folder. With K given, 3D joints count
 as the hands' true place. Without it they count about the wrist, and a trajectory's place rests on the camera that was
-assumed: it counts as true with `--option camera=measured`.
+assumed: it counts as true with `--option camera=measured`. Rotations, which joints only imply, are fitted (`own_fit`).
 
 Videos lie in `train/` and `val/`, or all in one folder: those named in `val.txt` are then for validation, or else the
 last fifth by name.
@@ -20,6 +20,7 @@ import torch
 from data_prep.dataset import DamagedError, DataSet, HandTruth, Request, Source, SourceClip, Split, Unit, UnusableError
 from data_prep.labels import project_joints
 from data_prep.own_coco import OwnHand, is_coco, read_coco
+from data_prep.own_fit import fitted_rotations
 from haptic.export.npz import read_npz
 from haptic.hand.model import HandModel, load_hand_model, trajectory_joints
 from haptic.perception.cameras import CameraConfig, read_cameras, video_camera
@@ -151,7 +152,7 @@ def _clips(request: Request, path: Path) -> Iterator[SourceClip]:
             labels, width=video.info.width, height=video.info.height, num_frames=len(times_s),
             first_number=_first_number(request),
         )  # fmt: skip
-        hands = [_own_truth(hand, camera, labels) for hand in found]
+        hands = [_own_truth(request, hand, camera, labels, video) for hand in found]
     else:
         detections = read_detections(labels, width=video.info.width, height=video.info.height, num_frames=len(times_s))
         hands = [_track_truth(track, camera) for track in build_tracks(detections, times_s)]
@@ -199,6 +200,10 @@ class _Camera:
             )
 
 
+def _hand_model(request: Request) -> HandModel:
+    return load_hand_model(None if request.mano is None else request.mano.right_path)
+
+
 def _trajectories(
     request: Request, result: Reconstruction, video: VideoSource, camera: _Camera, labels: Path
 ) -> list[HandTruth]:
@@ -213,16 +218,15 @@ def _trajectories(
             f"{labels}: has {len(result.frame_time_s)} frames, but {video.info.name} has {camera.num_frames}; expected "
             "the trajectory of this video"
         )
-    models = [load_hand_model(None)] if request.mano is None else [load_hand_model(request.mano.right_path)]
-    fitting = [model for model in models if model.name == result.hand_model]
-    if not fitting:
+    model = _hand_model(request)
+    if model.name != result.hand_model:
         raise ValueError(
-            f"{labels}: the trajectory was made with the hand model {result.hand_model}, but {models[0].name} was "
+            f"{labels}: the trajectory was made with the hand model {result.hand_model}, but {model.name} was "
             "given; name that model's file with --mano"
         )
     is_measured = camera.is_measured or camera.is_K_given
     camera.check(result.camera, labels)
-    return [_hand_truth(hand, result, fitting[0], is_measured) for hand in result.hands.values()]
+    return [_hand_truth(hand, result, model, is_measured) for hand in result.hands.values()]
 
 
 def _hand_truth(hand: Trajectory, result: Reconstruction, model: HandModel, is_measured: bool) -> HandTruth:
@@ -252,7 +256,7 @@ def _hand_truth(hand: Trajectory, result: Reconstruction, model: HandModel, is_m
     )
 
 
-def _own_truth(hand: OwnHand, camera: _Camera, labels: Path) -> HandTruth:
+def _own_truth(request: Request, hand: OwnHand, camera: _Camera, labels: Path, video: VideoSource) -> HandTruth:
     side = "right" if hand.is_right else "left"
     if camera.is_measured and not camera.is_known:
         raise ValueError(
@@ -264,6 +268,11 @@ def _own_truth(hand: OwnHand, camera: _Camera, labels: Path) -> HandTruth:
         _check_size(hand, f"{labels}: the {side} hand")
         if camera.is_known:
             _check_reprojection(hand, camera, f"{labels}: the {side} hand")
+    rotations = None
+    if has_joints_cam:
+        rotations = fitted_rotations(
+            hand, camera.K, fps=video.info.fps, width_px=video.info.width, model=_hand_model(request)
+        )
     return HandTruth(
         is_right=hand.is_right,
         K=camera.K,
@@ -272,6 +281,8 @@ def _own_truth(hand: OwnHand, camera: _Camera, labels: Path) -> HandTruth:
         joints_img_weight=hand.joints_img_weight,
         joints_visible=hand.joints_visible,
         box_xyxy=hand.box_xyxy,
+        global_orient=None if rotations is None else rotations[0],
+        hand_pose=None if rotations is None else rotations[1],
         T_world_cam=camera.T_world_cam,
         is_placed=has_joints_cam and camera.is_known,
         is_camera_known=camera.is_known,

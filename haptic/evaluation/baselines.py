@@ -43,6 +43,7 @@ from haptic.perception.detector import HandDetector
 from haptic.pipeline import Network
 from haptic.records import Camera, HandParams, HandPrediction, HandTrack, Trajectory
 from haptic.refinement.refine import refine
+from haptic.refinement.stages import RefinementConfig
 
 Base = Literal["keypoints", "keypoints-gt", "haptic", "weak2full"]
 Depth = Literal["own", "constant-depth", "zoedepth", "depth-anything", "wham"]
@@ -80,6 +81,12 @@ class Method:
     def needs_network(self) -> bool:
         """Say whether it needs a checkpoint."""
         return self.base in NEEDS_NETWORK
+
+    @property
+    def refinement_config(self) -> RefinementConfig:
+        """How it is refined: held to the place only where the network told it."""
+        config = RefinementConfig()
+        return config.from_network() if self.base == "haptic" and self.depth == "own" else config
 
     @property
     def needs_depth_map(self) -> bool:
@@ -182,15 +189,15 @@ class MethodRunner:
         if placed is None or method.refinement == "off":
             return placed
         track, kind = self._track(method, name), self._landmark_kind(method)
-        landmark_model = load_landmark_model(kind)
+        landmark_model, config = load_landmark_model(kind), method.refinement_config
         start = time.perf_counter()
         if method.refinement == "refine":
-            ((refined, _report),) = refine(self.hand_model, [placed], [track], landmark_model=landmark_model)
+            ((refined, _report),) = refine(self.hand_model, [placed], [track], config, landmark_model=landmark_model)
         else:
-            refined = refine_first_order(self.hand_model, placed, track, landmark_model)
+            refined = refine_first_order(self.hand_model, placed, track, landmark_model, refinement=config)
         spent = time.perf_counter() - start
         for stage, trajectory in (("before", placed), ("after", refined)):
-            value = objective_value(self.hand_model, placed, trajectory, track, landmark_model)
+            value = objective_value(self.hand_model, placed, trajectory, track, landmark_model, refinement=config)
             self.objectives.append(
                 {
                     "sequence": self.clip.key,

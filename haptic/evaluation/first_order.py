@@ -38,9 +38,9 @@ class FirstOrderConfig:
             raise ValueError(f"first order: {self.steps} steps at a rate of {self.rate}; both must be above zero")
 
 
-def paper_stage() -> StageConfig:
+def paper_stage(refinement: RefinementConfig) -> StageConfig:
     """Return the last stage of ours with what the paper leaves free: the shape stays."""
-    return replace(RefinementConfig().stages[-1], free=("transl", "global_orient", "hand_pose"))
+    return replace(refinement.stages[-1], free=("transl", "global_orient", "hand_pose"))
 
 
 @one_thread()
@@ -49,11 +49,13 @@ def refine_first_order(
     trajectory: Trajectory,
     track: HandTrack,
     landmark_model: LandmarkModel,
+    *,
+    refinement: RefinementConfig,
     config: FirstOrderConfig | None = None,
 ) -> Trajectory:
-    """Return the trajectory after Adam's steps."""
+    """Return the trajectory after Adam's steps down the objective of the last stage of `refinement`."""
     config = FirstOrderConfig() if config is None else config
-    solver_model, objective, variables = _problem(model, trajectory, track, landmark_model)
+    solver_model, objective, variables = _problem(model, trajectory, track, landmark_model, refinement)
     del solver_model
     mean = variables.transl.new_zeros(1, variables.transl.shape[1], len(objective.columns))
     square = torch.zeros_like(mean)
@@ -81,23 +83,29 @@ def objective_value(
     trajectory: Trajectory,
     track: HandTrack,
     landmark_model: LandmarkModel,
+    *,
+    refinement: RefinementConfig,
 ) -> Float[Tensor, ""]:
-    """Return our last stage's objective at a trajectory, with `initial` as what its pose is held to."""
-    _model, objective, _variables = _problem(model, initial, track, landmark_model)
+    """Return our last stage's objective at a trajectory, with `initial` as what its pose and place are held to."""
+    _model, objective, _variables = _problem(model, initial, track, landmark_model, refinement)
     right, _track = as_right_hand(in_double(trajectory), in_double(track))
     return objective.value(_variables_of(right))[0]
 
 
 def _problem(
-    model: HandModel, trajectory: Trajectory, track: HandTrack, landmark_model: LandmarkModel
+    model: HandModel,
+    trajectory: Trajectory,
+    track: HandTrack,
+    landmark_model: LandmarkModel,
+    refinement: RefinementConfig,
 ) -> tuple[HandModel, Objective, Variables]:
     solver_model = copy.deepcopy(model).double()
     landmark_model = in_double(landmark_model)
     right, right_track = as_right_hand(in_double(trajectory), in_double(track))
     points = detector_landmarks(solver_model, right.params, landmark_model)
     observations = observe([right], [right_track], [points], landmark_model.spread)
-    chunk = RefinementConfig().chunk_frames
-    objective = Objective(solver_model, landmark_model, observations, paper_stage(), chunk_frames=chunk)
+    stage, chunk = paper_stage(refinement), refinement.chunk_frames
+    objective = Objective(solver_model, landmark_model, observations, stage, chunk_frames=chunk)
     return solver_model, objective, _variables_of(right)
 
 

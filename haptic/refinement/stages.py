@@ -4,7 +4,7 @@ A weight is what its loss is multiplied by; the losses are means over frames, so
 length, resolution or the hand's distance. What the number means is said beside it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 Block = Literal["transl", "global_orient", "hand_pose", "betas"]
@@ -74,14 +74,29 @@ def fast_stages() -> tuple[StageConfig, ...]:
 
 @dataclass(frozen=True)
 class RefinementConfig:
-    """The stages, and how many frames are held in memory as matrices at a time."""
+    """The stages, and how many frames are held in memory as matrices at a time.
+
+    `network_place` is what every stage's `initial_place` grows by where the network placed the hand: it tells changes
+    of depth better than pixels do, which keypoints alone do not (docs/results.md).
+    """
 
     stages: tuple[StageConfig, ...] = field(default_factory=fast_stages)
     chunk_frames: int = 300  # no influence on the result: longer tracks are solved as one, in pieces
+    network_place: float = 30.0  # m^2: 10 cm off costs 0.3
 
     def __post_init__(self) -> None:
+        if not 0 <= self.network_place < float("inf"):
+            raise ValueError(f"network_place is {self.network_place}; a weight is a finite number, zero or above")
         if self.chunk_frames < 3:
             raise ValueError(f"chunk_frames is {self.chunk_frames}; it must be 3 or more")
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise ValueError(f"stages are named {names}; each name may appear once, since the report goes by it")
+
+    def from_network(self) -> "RefinementConfig":
+        """Return what refines a start that the network placed."""
+        return replace(self, stages=tuple(self._holding_place(stage) for stage in self.stages), network_place=0.0)
+
+    def _holding_place(self, stage: StageConfig) -> StageConfig:
+        held = replace(stage.weights, initial_place=stage.weights.initial_place + self.network_place)
+        return replace(stage, weights=held)

@@ -196,10 +196,18 @@ class Objective:
         """Return the terms that windows and images share: 2D, 3D, wrist, fingers, shape."""
         targets, reduce = batch.targets, self._reduce
         joints = self.joints_of(prediction)
-        joints_crop = project_to_crop(joints, translation_in_crop(prediction.scale, prediction.shift_crop))
-        if self.config.projection == "camera":
-            known = batch.camera_weight[..., None, None] > 0
-            joints_crop = torch.where(known, joints_in_crop(joints, prediction, batch), joints_crop)
+        joints_crop = (
+            joints_in_crop(
+                joints,
+                prediction,
+                box_center_img=batch.box_center_img,
+                box_side_px=batch.box_side_px,
+                K=batch.camera.K,
+                camera_weight=batch.camera_weight,
+            )
+            if self.config.projection == "camera"
+            else project_to_crop(joints, translation_in_crop(prediction.scale, prediction.shift_crop))
+        )
         compare_3d = official_keypoint_3d_loss if self._is_official else _global_keypoint_3d_loss
         rotations_known = targets.params_weight
         return {
@@ -306,20 +314,25 @@ def lift_from_true_start(prediction: HandPrediction, batch: ClipBatch, hand_mode
 
 
 def joints_in_crop(
-    joints: Float[Tensor, "B T 21 3"], prediction: HandPrediction, batch: ClipBatch
+    joints: Float[Tensor, "B T 21 3"],
+    prediction: HandPrediction,
+    *,
+    box_center_img: Float[Tensor, "B T 2"],
+    box_side_px: Float[Tensor, "B T"],
+    K: Float[Tensor, "B T 3 3"],
+    camera_weight: Float[Tensor, "B T"],
 ) -> Float[Tensor, "B T 21 2"]:
-    """Return joints about the hand's own origin in the crop, [-0.5, 0.5], as the batch's camera sees them.
+    """Return joints about the hand's own origin in the crop, [-0.5, 0.5], as the true camera sees them.
 
-    The hand is where weak camera and box put it (Weak2Full). Joints behind the lens are held before it.
+    The hand is where weak camera and box put it (Weak2Full). Joints behind the lens are held before it. Where K is a
+    guess, HaMeR's imagined camera sees them.
     """
-    scale = prediction.scale.clamp(min=MIN_SCALE)
-    depth = weak_depth(scale, batch.box_side_px, batch.camera.K)
-    points_cam = (
-        joints + lift_at_depth(prediction.shift_crop, batch.box_center_img, depth, batch.camera.K)[..., None, :]
-    )
+    depth = weak_depth(prediction.scale.clamp(min=MIN_SCALE), box_side_px, K)
+    points_cam = joints + lift_at_depth(prediction.shift_crop, box_center_img, depth, K)[..., None, :]
     before = torch.cat([points_cam[..., :2], points_cam[..., 2:].clamp(min=NEAREST_M)], dim=-1)
-    seen = project(before, batch.camera.K)
-    return (seen - batch.box_center_img[..., None, :]) / batch.box_side_px[..., None, None]
+    seen = (project(before, K) - box_center_img[..., None, :]) / box_side_px[..., None, None]
+    imagined = project_to_crop(joints, translation_in_crop(prediction.scale, prediction.shift_crop))
+    return torch.where(camera_weight[..., None, None] > 0, seen, imagined)
 
 
 def single_precision(prediction: HandPrediction) -> HandPrediction:

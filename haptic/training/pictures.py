@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Float, UInt8
 
 from haptic.data.batches import ClipBatch
-from haptic.geometry.lift import project_to_crop, translation_in_crop
 from haptic.hand.joints import PARENTS_21
 from haptic.hand.model import HandModel
 from haptic.records import HandPrediction
-from haptic.training.objective import lift_from_true_start, params_at, single_precision
+from haptic.training.objective import joints_in_crop, lift_from_true_start, params_at, single_precision
 
 PREDICTED, TRUE = (255, 150, 40), (60, 220, 120)  # amber and green
 PAPER, INK = (250, 250, 248), (70, 70, 70)
@@ -28,7 +27,10 @@ def draw_predictions(prediction: HandPrediction, batch: ClipBatch, hand_model: H
     prediction = single_precision(prediction[:MAX_CLIPS])
     batch = batch[:MAX_CLIPS]
     joints = hand_model.joints(params_at(prediction, torch.zeros_like(prediction.betas[..., :3])))
-    predicted_crop = project_to_crop(joints, translation_in_crop(prediction.scale, prediction.shift_crop))
+    predicted_crop = joints_in_crop(
+        joints, prediction, box_center_img=batch.box_center_img, box_side_px=batch.box_side_px, K=batch.camera.K,
+        camera_weight=batch.camera_weight,
+    )  # fmt: skip
     wrist = joints[:, :, 0] + lift_from_true_start(prediction, batch, hand_model)
     known = batch.targets.joints_img_weight > 0
     rows = []

@@ -11,11 +11,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from haptic.data.batches import ClipBatch
-from haptic.geometry.lift import chain_depth, lift_at_depth, project_to_crop, translation_in_crop
+from haptic.geometry.lift import chain_depth, lift_at_depth
 from haptic.hand.model import HandModel
 from haptic.metrics import acc_norm, fa_mpjpe, ga_mpjpe, pa_mpjpe, ra_mpjpe
 from haptic.records import HandPrediction, Record, RecordT
-from haptic.training.objective import params_at, single_precision
+from haptic.training.objective import joints_in_crop, params_at, single_precision
 
 MM = 1000.0
 MIN_JOINTS = 3  # that a frame or track needs to be aligned
@@ -41,6 +41,8 @@ class WindowLabels(Record):
     joints_crop: Float[Tensor, "B T 21 2"]
     joints_img_weight: Float[Tensor, "B T 21"]
     box_center_img: Float[Tensor, "B T 2"]
+    box_side_px: Float[Tensor, "B T"]
+    camera_weight: Float[Tensor, "B T"]
     K: Float[Tensor, "B T 3 3"]
 
 
@@ -83,6 +85,8 @@ def scored_windows(prediction: HandPrediction, batch: ClipBatch) -> list[tuple[s
         joints_crop=batch.joints_crop,
         joints_img_weight=batch.targets.joints_img_weight,
         box_center_img=batch.box_center_img,
+        box_side_px=batch.box_side_px,
+        camera_weight=batch.camera_weight,
         K=batch.camera.K,
     )
     return [
@@ -135,7 +139,10 @@ def _score_windows(windows: list[ScoredWindow], hand_model: HandModel) -> TrackS
     score = score_track(*join_track(windows, hand_model))
     prediction, labels, _relative = _join_windows(windows)
     joints = hand_model.joints(params_at(prediction, torch.zeros_like(prediction.betas[..., :3])))
-    joints_crop = project_to_crop(joints, translation_in_crop(prediction.scale, prediction.shift_crop))
+    joints_crop = joints_in_crop(
+        joints, prediction, box_center_img=labels.box_center_img, box_side_px=labels.box_side_px, K=labels.K,
+        camera_weight=labels.camera_weight,
+    )  # fmt: skip
     weight = labels.joints_img_weight
     if not bool((weight > 0).any()):
         return score

@@ -5,6 +5,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from data_prep.convert import hand_model_name
 from data_prep.dataset import Request
@@ -12,6 +13,8 @@ from data_prep.own_coco import OwnHand, main, read_coco, write_coco
 from data_prep.registry import find_data_set
 from haptic.export.npz import write_npz
 from haptic.geometry.cameras import project
+from haptic.geometry.rotations import geodesic_angle
+from haptic.hand.mirror import mirror_params
 from haptic.hand.model import trajectory_joints
 
 
@@ -135,11 +138,31 @@ def test_coco_with_3d_and_a_camera_gives_true_places(
         known = labels.joints_cam_weight.numpy() > 0
         np.testing.assert_allclose(hand.joints_cam[known], truth[known], atol=1e-5)
         assert labels.place_weight.min() == labels.camera_weight.min() == 1
-        assert labels.params_weight.max() == 0
+        assert labels.betas_weight.max() == 0
         assert_labels_hit_the_blobs(hand)
     labels = hands["my_kitchen.right_0"].labels
     assert labels.joints_visible[3].tolist() == [0, *[1] * 19, -1]
     assert labels.joints_img_weight[3].tolist() == labels.joints_cam_weight[3].tolist() == [*[1] * 20, 0]
+
+
+def test_rotations_are_fitted_to_joints_where_all_are_known(filmed, coco, to_shards, read_hands):
+    root, result, _seen = filmed
+    content, save = coco
+    content["annotations"][3]["joints_cam"][20] = None
+    stretched = np.array(content["annotations"][7]["joints_cam"])
+    stretched[4::4] *= 1.2  # seen where they were, but no hand reaches there
+    content["annotations"][7]["joints_cam"] = stretched.tolist()
+    save()
+    give_camera(root, result)
+    shards, _tally = to_shards("own-videos", root, "train")
+    for name, trajectory in result.hands.items():
+        labels = read_hands(shards)[f"my_kitchen.{name}"].labels  # as right hands, all of them
+        told = labels.params_weight > 0
+        assert (~told).nonzero()[:, 0].tolist() == ([3, 7] if trajectory.is_right else []), name
+        truth = trajectory.params if trajectory.is_right else mirror_params(trajectory.params)
+        off_deg = torch.rad2deg(geodesic_angle(labels.params.hand_pose, truth.hand_pose))[told]
+        assert off_deg.median() < 8
+        assert torch.rad2deg(geodesic_angle(labels.params.global_orient, truth.global_orient))[told].max() < 6
 
 
 def test_3d_without_a_camera_counts_about_the_wrist(coco, to_shards, read_hands):

@@ -23,6 +23,7 @@ from haptic.perception.detector import HandDetection
 from haptic.pipeline import Network
 from haptic.records import Camera, HandParams, Trajectory
 from haptic.refinement.refine import refine
+from haptic.refinement.stages import RefinementConfig
 
 
 @pytest.fixture
@@ -185,13 +186,27 @@ def test_first_order_steps_lower_our_objective_and_keep_the_shape(clip, open_han
     name = "left_0"
     start, track = disturbed(clip, name), truth_track(clip, name)
     joints = load_landmark_model("joints")
-    after = refine_first_order(open_hand, start, track, joints, FirstOrderConfig(steps=8))
-    values = [float(objective_value(open_hand, start, one, track, joints)) for one in (start, after)]
+    config = RefinementConfig()
+    after = refine_first_order(open_hand, start, track, joints, refinement=config, config=FirstOrderConfig(steps=8))
+
+    def value(trajectory):
+        return float(objective_value(open_hand, start, trajectory, track, joints, refinement=config))
+
+    values = [value(one) for one in (start, after)]
     assert values[1] < 0.95 * values[0]
     torch.testing.assert_close(after.params.betas, start.params.betas)
     assert bool(after.is_right) == bool(start.is_right)
     ((ours, _report),) = refine(open_hand, [start], [track], landmark_model=joints)
-    assert float(objective_value(open_hand, start, ours, track, joints)) < values[1]
+    assert value(ours) < values[1]
+
+
+def test_only_a_place_that_the_network_told_holds_the_refinement():
+    held = {
+        name: parse_method(name).refinement_config.stages[-1].weights.initial_place
+        for name in ("haptic+refine", "haptic/constant-depth+refine", "weak2full+refine", "keypoints+refine")
+    }
+    assert held.pop("haptic+refine") == RefinementConfig().network_place > 0
+    assert set(held.values()) == {0.0}
 
 
 @pytest.mark.parametrize(("name", "needed"), [

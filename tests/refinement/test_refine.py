@@ -222,6 +222,20 @@ def test_the_shortest_videos_are_refined_too(make_scene: Callable, model: HandMo
     assert all(bool(value.isfinite().all()) for value in vars(refined.params).values())
 
 
+def test_a_place_that_the_network_told_is_kept_where_pixels_leave_it_open(make_scene: Callable, model: HandModel):
+    scene = make_scene(30, 5)
+    # A larger hand farther away looks the same; the shape prior alone would decide.
+    known = replace(
+        scene.initial.params, transl=scene.truth.params.transl * 1.1, betas=torch.zeros_like(scene.truth.params.betas)
+    )
+    initial = replace(scene.initial, params=known)
+    configs = (RefinementConfig(), RefinementConfig().from_network())
+    (free, _), (held, report) = (refine(model, [initial], [scene.track], config)[0] for config in configs)
+    moved_m = [(one.params.transl - known.transl).norm(dim=-1).mean() for one in (free, held)]
+    assert moved_m[1] < 0.6 * moved_m[0]
+    assert report.after.within_tenth_share > 0.99
+
+
 def test_a_track_without_any_detection_stays_finite(make_scene: Callable, model: HandModel):
     scene = make_scene(6, 12)
     nothing = replace(scene.track, observed=torch.zeros(6, dtype=torch.bool))
@@ -278,6 +292,8 @@ def test_stages_that_make_no_sense_are_refused_in_words():
         Weights(acceleration=-1.0)
     with pytest.raises(ValueError, match="3 or more"):
         RefinementConfig(chunk_frames=2)
+    with pytest.raises(ValueError, match="network_place is nan"):
+        RefinementConfig(network_place=float("nan"))
     with pytest.raises(ValueError, match="may appear once"):
         RefinementConfig(stages=(StageConfig("a", BLOCKS), StageConfig("a", BLOCKS)))
 

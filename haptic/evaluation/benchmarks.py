@@ -110,6 +110,7 @@ SHARDS: dict[str, ShardSource] = {
     "fpha": ShardSource("fpha", "action_test"),
     "interhand26m": ShardSource("interhand26m-30fps", "test", has_both_hands=True),
     "interhand26m-5fps": ShardSource("interhand26m-5fps", "test"),
+    "hot3d-hawor27": ShardSource("hot3d", "hawor_aria"),
     "egoexo4d": ShardSource("egoexo4d", "val"),
     "freihand-eval": ShardSource("freihand", "evaluation"),
     "ho3d-v2-eval": ShardSource("ho3d-v2", "evaluation"),

@@ -222,6 +222,22 @@ def test_the_list_of_others_evaluation_is_complete(sequence, mano):
     assert len(set(source.missing)) == 27
 
 
+def test_others_evaluation_begins_where_truth_has_settled(
+    sequence, read_by_stand_in, to_shards, read_hands, mano, monkeypatch
+):
+    root, device, truth, _pictures, _times = sequence
+    if device != "aria":
+        pytest.skip("they report on Aria's recordings")
+    assert hot3d_full.HAWOR_START == 20
+    monkeypatch.setattr(hot3d_full, "HAWOR", ("P0001_0badcafe",))
+    monkeypatch.setattr(hot3d_full, "HAWOR_START", 3)
+    shards, _tally = to_shards("hot3d", root, "hawor_aria", mano=mano)
+    left = read_hands(shards)["P0001_0badcafe_214-1.left_0"]
+    assert left.frame_index == [0, 1]
+    joints = np.stack([upright(truth["214-1", "left", frame], "214-1") for frame in (3, 4)])
+    np.testing.assert_allclose(left.joints_cam, joints, atol=2e-5)
+
+
 def test_without_the_library_it_is_named(sequence, to_shards, mano, monkeypatch):
     root, device, _truth, _pictures, _times = sequence
     for name in ("pyvrs", "projectaria_tools", "projectaria_tools.core"):

@@ -13,7 +13,7 @@ from haptic.geometry.rotations import rotation_from_aa
 PACKAGE = Path(haptic.__file__).parent
 REPOSITORY = Path(__file__).parent.parent
 FLOORS = {
-    "records": 0, "files": 0, "memory": 0,
+    "records": 0, "files": 0, "memory": 0, "options": 0,
     "geometry": 1,
     "hand": 2,
     "losses": 3, "metrics": 3, "models": 3, "data": 3, "perception": 3, "vis": 3, "export": 3,
@@ -35,7 +35,7 @@ HOMES = {
     "viser": {"export"},
     "matplotlib": {"vis"},
     "transformers": {"evaluation"},
-    "jsonargparse": {"cli", "evaluation"},  # the entry points
+    "jsonargparse": {"cli", "evaluation", "options"},  # the entry points, and what reads their files
 }
 
 

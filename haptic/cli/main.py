@@ -4,12 +4,10 @@ Exit codes: 0 all went well (also where a video shows no hand), 2 something coul
 130 interrupted by Ctrl-C.
 """
 
-import difflib
 import json
 import logging
 import math
 import os
-import re
 import signal
 import sys
 import threading
@@ -26,7 +24,6 @@ from jsonargparse import Namespace as Arguments
 
 import haptic
 from haptic.cli.batch import BatchOptions, OutputOptions, run_batch
-from haptic.cli.config_files import check_config_files, config_faults_named, config_files_of
 from haptic.cli.demo import DEMO_CLIP
 from haptic.cli.messages import describe_error, say
 from haptic.cli.progress import BarProgress, NoProgress
@@ -35,6 +32,7 @@ from haptic.hand.model import load_hand_model
 from haptic.inference.keypoints import KeypointInitConfig
 from haptic.inference.network import NetworkConfig, choose_device
 from haptic.models.checkpoint import load_checkpoint, shipped_checkpoint
+from haptic.options import TeachingParser, check_config_files, config_files_of, option_faults_named
 from haptic.perception.cameras import CameraConfig, parse_intrinsics
 from haptic.perception.detector import DetectorConfig
 from haptic.perception.tracker import TrackerConfig
@@ -57,14 +55,6 @@ docs/outputs.md describes them."""
 
 # Which start scores better on real clips, both refined: checkpoints/openhand_tiny.md has the numbers.
 DEFAULT_INIT: Init = "keypoints"
-
-
-class TeachingParser(ArgumentParser):
-    """Says what is wrong in one line, proposes the nearest known flag, and exits with code 2."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
-        """Print one line and exit."""
-        raise ValueError(_one_line(message, self))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +83,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     words = _join_intrinsics(sys.argv[1:] if arguments is None else arguments)
     files = config_files_of(words)
     check_config_files(parser, files)
-    with config_faults_named(parser, files):
+    with option_faults_named(parser, files, words):
         options = parser.parse_args(words)
     inputs_given = list(options.inputs) or _inputs_of_config_files(options.config or [])
     if options.demo:
@@ -109,7 +99,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         raise ValueError(
             f"--detections and --cameras belong to one video, and {len(inputs)} are given; run them one by one"
         )
-    with config_faults_named(parser, files):
+    with option_faults_named(parser, files, words):
         batch = _batch_options(options, parser.instantiate(options))
     return run_batch(inputs, batch, NoProgress() if options.quiet else BarProgress())
 
@@ -271,39 +261,6 @@ SECTIONS = {
     "network": NetworkConfig,
     "refinement": RefinementConfig,
 }
-
-
-def _one_line(message: str, parser: ArgumentParser) -> str:
-    """Say the parser's message in a user's words, and propose the nearest flag for an unknown one."""
-    lines = [line.strip(" -") for line in message.strip().splitlines() if line.strip()]
-    text = lines[0]
-    if text.startswith("unrecognized arguments:"):
-        return _unknown_option(text.split(":", 1)[1].split()[0], parser)
-    if match := re.match(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)', text):
-        given = next((line for line in lines if "Got value:" in line or "Given value:" in line), "")
-        value = given.rpartition("value:")[2].strip()
-        wanted = next((word for kind, word in KINDS.items() if kind in message), "")
-        rest = match["rest"] or " ".join(lines[1:2])
-        said = f"is {value!r}; expected {wanted}" if value and wanted else rest or "cannot be used"
-        text = f"--{match['key'].replace('_', '-') if '.' not in match['key'] else match['key']} {said}"
-    elif match := re.search(r"ption '(?P<key>[^']+)'", text):
-        text = f"{text.rstrip('.')}; {_nearest(match['key'], parser)}"
-    return text
-
-
-KINDS = {"<class 'float'>": "a number", "<class 'int'>": "a whole number", "<class 'bool'>": "true or false"}
-
-
-def _unknown_option(word: str, parser: ArgumentParser) -> str:
-    if re.fullmatch(r"-?[\d.]+", word):
-        return f"unexpected {word!r}; numbers are joined by commas: --intrinsics 800,800,320,240"
-    return f"unknown option {word}; {_nearest(word.split('=')[0], parser)}"
-
-
-def _nearest(word: str, parser: ArgumentParser) -> str:
-    known = [flag for action in parser._actions for flag in action.option_strings]
-    near = difflib.get_close_matches(word, known, n=1) or difflib.get_close_matches(f"--{word}", known, n=1)
-    return f"did you mean {near[0]}?" if near else "--help lists them all"
 
 
 def _path(value: str | None) -> Path | None:

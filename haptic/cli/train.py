@@ -6,15 +6,14 @@ Exit codes: 0 the run reached its last step, 2 something could not be used (in o
 
 import inspect
 import logging
-import re
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from typing import Any
 
-from haptic.cli.config_files import check_config_files, config_faults_named, config_files_of
-from haptic.cli.main import TeachingParser, hush_libraries
+from haptic.cli.main import hush_libraries
 from haptic.cli.messages import describe_error
+from haptic.options import TeachingParser, check_config_files, config_files_of, option_faults_named
 
 DESCRIPTION = """\
 Train HaPTIC: a config and the folder of a run; the same command again goes on where it was cut off.
@@ -29,14 +28,6 @@ The run's folder gets metrics.csv, pictures/, config.yaml, last.ckpt and best.ck
 docs/training.md tells the rest, clusters included."""
 
 SET_BY_OTHERS = ("cut", "seed")  # by the network, and run.seed
-
-
-class TrainingParser(TeachingParser):
-    """Says which field of a nested section is wrong, and what it can be."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
-        """Print one line and exit."""
-        super().error(_shorter(message), ex)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +58,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     files = config_files_of(words)
     check_config_files(parser, files)
-    with config_faults_named(parser, files):
+    with option_faults_named(parser, files, words):
         options = parser.parse_args(words)
         text = parser.dump(options, skip_none=False)
         parts: Any = parser.instantiate(options)
@@ -89,7 +80,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     return 0
 
 
-def build_parser() -> TrainingParser:
+def build_parser() -> TeachingParser:
     """Return the parser; its sections are the configs of the rooms, and Lightning's own arguments of its trainer."""
     from haptic.data.datamodule import DataConfig
     from haptic.models.haptic import HapticConfig
@@ -97,7 +88,7 @@ def build_parser() -> TrainingParser:
     from haptic.training.optimisation import OptimConfig
     from haptic.training.run import TRAINER_ARGUMENTS, RunConfig, Trainer
 
-    parser = TrainingParser(
+    parser = TeachingParser(
         prog="train.py",
         usage="train.py --config FILE [--config FILE ...] [--section.field VALUE ...]",
         description=DESCRIPTION,
@@ -115,21 +106,6 @@ def build_parser() -> TrainingParser:
     others = set(inspect.signature(Trainer.__init__).parameters) - set(TRAINER_ARGUMENTS)
     parser.add_class_arguments(Trainer, "trainer", skip=others, instantiate=False)
     return parser
-
-
-def _shorter(message: str) -> str:
-    """Take the one thing that matters out of jsonargparse's report on a field with several types."""
-    field = re.match(r'Parser key "(?P<key>[^"]+)"', message)
-    if field is None:
-        return message
-    if field["key"] == "network":  # its own parser has spoken already
-        inner = re.search(r"^ *- (?:unknown option )?(?:--)?(?P<said>.+)$", message, re.MULTILINE)
-        return message if inner is None else f"network: {inner['said']}"
-    choices = [word for group in re.findall(r"Literal\[(.*?)\]", message) for word in re.findall(r"'([^']+)'", group)]
-    value = re.search(r"(?:Got|Given) value: (?P<value>.*)", message)
-    if not choices or value is None:
-        return message
-    return f"{field['key']} is {value['value'].strip()!r}; expected one of {', '.join(dict.fromkeys(choices))}"
 
 
 def _say(text: str) -> None:

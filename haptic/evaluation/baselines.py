@@ -84,7 +84,7 @@ class Method:
 
     @property
     def refinement_config(self) -> RefinementConfig:
-        """How it is refined: held to the place only where the network told it."""
+        """How it is refined: held to the depth only where the network told it."""
         config = RefinementConfig()
         return config.from_network() if self.base == "haptic" and self.depth == "own" else config
 

@@ -86,7 +86,7 @@ def objective_value(
     *,
     refinement: RefinementConfig,
 ) -> Float[Tensor, ""]:
-    """Return our last stage's objective at a trajectory, with `initial` as what its pose and place are held to."""
+    """Return our last stage's objective at a trajectory, with `initial` as what its pose and depth are held to."""
     _model, objective, _variables = _problem(model, initial, track, landmark_model, refinement)
     right, _track = as_right_hand(in_double(trajectory), in_double(track))
     return objective.value(_variables_of(right))[0]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from jsonargparse import ActionYesNo, ArgumentParser
 
@@ -50,6 +50,7 @@ from haptic.evaluation.tables import FramesFormat
 from haptic.hand.model import load_hand_model
 from haptic.inference.network import Device
 from haptic.models.checkpoint import shipped_checkpoint
+from haptic.options import TeachingParser, check_config_files, config_files_of, option_faults_named
 
 JobT = TypeVar("JobT")
 ResultT = TypeVar("ResultT")
@@ -327,13 +328,6 @@ def _work(
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
-class _Parser(ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
-        raise ValueError(" ".join(message.split()))
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 all scored, 2 something cannot be used, 130 interrupted."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -361,7 +355,10 @@ def read_config(arguments: Sequence[str]) -> EvalConfig:
     Raises:
         ValueError: an argument is unknown, of a wrong type, or asks for what is not there.
     """
-    options = build_parser().parse_args(list(arguments))
+    parser, files = build_parser(), config_files_of(arguments)
+    check_config_files(parser, files)
+    with option_faults_named(parser, files, arguments):
+        options = parser.parse_args(list(arguments))
     values = {name: value for name, value in options.as_dict().items() if name != "config"}
     return EvalConfig(
         out=Path(values["out"] or f"results/{values['benchmark']}{'-quick' if values['quick'] else ''}"),
@@ -393,7 +390,7 @@ def read_config(arguments: Sequence[str]) -> EvalConfig:
 
 def build_parser() -> ArgumentParser:
     """Return the parser; `--config` takes YAML files with any of the options (configs/eval/)."""
-    parser = _Parser(
+    parser = TeachingParser(
         prog="python -m haptic.evaluation.runner",
         description=__doc__,
         formatter_class=RawDescriptionHelpFormatter,

@@ -28,13 +28,6 @@ def betas_loss(
     return reduce((betas - target).square().sum(-1), weight)
 
 
-def translation_loss(
-    transl: Float[Tensor, "*batch 3"], target: Float[Tensor, "*batch 3"], weight: Float[Tensor, "*batch"]
-) -> Float[Tensor, ""]:
-    """Mean squared distance in m^2."""
-    return weighted_mean((transl - target).square().sum(-1), weight)
-
-
 def first_depth_loss(depth: Float[Tensor, "B T"], *, reduce: Reduce = weighted_mean) -> Float[Tensor, ""]:
     """Mean over clips of the first frame's absolute depth: only differences from it mean something (HaPTIC's)."""
     first = depth[:, 0].abs()

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from haptic.losses.parameters import rotation_loss, translation_loss
+from haptic.losses.parameters import rotation_loss
 from haptic.losses.reduce import weighted_mean
 from haptic.records import HandParams
 
@@ -19,6 +19,6 @@ def initial_pose_loss(params: HandParams, initial: HandParams, weight: Float[Ten
     return rotation_loss(params.hand_pose, initial.hand_pose, weight[..., None].expand(params.hand_pose.shape[:-2]))
 
 
-def initial_place_loss(params: HandParams, initial: HandParams, weight: Float[Tensor, "*batch"]) -> Float[Tensor, ""]:
-    """Mean squared distance in m^2 of the hand to where an earlier estimate had it."""
-    return translation_loss(params.transl, initial.transl, weight)
+def initial_depth_loss(params: HandParams, initial: HandParams, weight: Float[Tensor, "*batch"]) -> Float[Tensor, ""]:
+    """Mean squared difference in m^2 of the hand's depth to an earlier estimate's; pixels tell the rest of the place."""
+    return weighted_mean((params.transl[..., 2] - initial.transl[..., 2]).square(), weight)

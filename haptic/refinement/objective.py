@@ -23,7 +23,7 @@ from haptic.hand.landmarks import LandmarkModel, detector_landmarks
 from haptic.hand.model import HandModel
 from haptic.losses.biomechanics import limit_loss
 from haptic.losses.keypoints import centred_loss, reprojection_loss
-from haptic.losses.priors import initial_place_loss, initial_pose_loss, shape_prior_loss
+from haptic.losses.priors import initial_depth_loss, initial_pose_loss, shape_prior_loss
 from haptic.losses.smoothness import acceleration_loss, angular_acceleration_loss
 from haptic.memory import give_back_memory_every
 from haptic.records import HandParams
@@ -99,7 +99,7 @@ class Objective:
             turning = angular_acceleration_loss(rotations[track], seen.time_s, seen.centre_weight)
             moving = acceleration_loss(joints_world[track], seen.time_s, seen.centre_weight)
             pose = initial_pose_loss(hand, seen.initial, seen.frame_weight)
-            place = initial_place_loss(hand, seen.initial, seen.frame_weight)
+            depth = initial_depth_loss(hand, seen.initial, seen.frame_weight)
             shape = shape_prior_loss(hand.betas[0])
             detected = seen.joints_img_weight.sum() / (NUM_JOINTS * count)
             result.append({
@@ -109,7 +109,7 @@ class Objective:
                 "angular_acceleration": weights.angular_acceleration * centres * turning,
                 "limits": weights.limits * frames * limit_loss(hand.hand_pose, seen.frame_weight),
                 "initial_pose": weights.initial_pose * frames * pose,
-                "initial_place": weights.initial_place * frames * place,
+                "initial_depth": weights.initial_depth * frames * depth,
                 "shape": weights.shape * frames * shape,
             })  # fmt: skip
         return result
@@ -205,7 +205,7 @@ class Objective:
         diagonal = own.diagonal(dim1=-1, dim2=-2)
         pose, place = FRAME_COLUMNS["hand_pose"], FRAME_COLUMNS["transl"]
         diagonal[..., pose[0] : pose[-1] + 1] += (4 * weights.initial_pose / 15 * frame_weight)[..., None]
-        diagonal[..., place[0] : place[-1] + 1] += (2 * weights.initial_place * frame_weight)[..., None]
+        diagonal[..., place[2]] += 2 * weights.initial_depth * frame_weight
         corner = normal[..., FRAME_SIZE:, FRAME_SIZE:].sum(1)
         prior = 2 * weights.shape * frame_weight.sum(1)
         corner = corner + prior[:, None, None] * torch.eye(SHAPE_SIZE).to(corner)

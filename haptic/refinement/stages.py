@@ -21,7 +21,7 @@ class Weights:
     angular_acceleration: float = 1e-6  # (rad/s^2)^2 of every rotation
     limits: float = 300.0  # rad^2 beyond the range of motion: all joints 3 degrees beyond cost one
     initial_pose: float = 0.1  # of each finger joint from its initial rotation; 2 rad^2 costs this
-    initial_place: float = 0.0  # m^2 of the wrist from its initial place
+    initial_depth: float = 0.0  # m^2 of the hand from its initial depth: 10 cm off costs a hundredth of this
     shape: float = 0.03  # standard deviations^2
 
     def __post_init__(self) -> None:
@@ -76,17 +76,17 @@ def fast_stages() -> tuple[StageConfig, ...]:
 class RefinementConfig:
     """The stages, and how many frames are held in memory as matrices at a time.
 
-    `network_place` is what every stage's `initial_place` grows by where the network placed the hand: it tells changes
+    `network_depth` is what every stage's `initial_depth` grows by where the network placed the hand: it tells changes
     of depth better than pixels do, which keypoints alone do not (docs/results.md).
     """
 
     stages: tuple[StageConfig, ...] = field(default_factory=fast_stages)
     chunk_frames: int = 300  # no influence on the result: longer tracks are solved as one, in pieces
-    network_place: float = 30.0  # m^2: 10 cm off costs 0.3
+    network_depth: float = 30.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.network_place < float("inf"):
-            raise ValueError(f"network_place is {self.network_place}; a weight is a finite number, zero or above")
+        if not 0 <= self.network_depth < float("inf"):
+            raise ValueError(f"network_depth is {self.network_depth}; a weight is a finite number, zero or above")
         if self.chunk_frames < 3:
             raise ValueError(f"chunk_frames is {self.chunk_frames}; it must be 3 or more")
         names = [stage.name for stage in self.stages]
@@ -95,8 +95,8 @@ class RefinementConfig:
 
     def from_network(self) -> "RefinementConfig":
         """Return what refines a start that the network placed."""
-        return replace(self, stages=tuple(self._holding_place(stage) for stage in self.stages), network_place=0.0)
+        return replace(self, stages=tuple(self._holding_depth(stage) for stage in self.stages), network_depth=0.0)
 
-    def _holding_place(self, stage: StageConfig) -> StageConfig:
-        held = replace(stage.weights, initial_place=stage.weights.initial_place + self.network_place)
+    def _holding_depth(self, stage: StageConfig) -> StageConfig:
+        held = replace(stage.weights, initial_depth=stage.weights.initial_depth + self.network_depth)
         return replace(stage, weights=held)

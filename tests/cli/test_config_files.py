@@ -88,6 +88,6 @@ def test_a_fault_on_the_command_line_is_not_laid_to_a_file(tmp_path, capsys):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "train").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_configs_of_train_have_no_fault(path):
-    from haptic.cli.config_files import check_config_files
+    from haptic.options import check_config_files
 
     check_config_files(train.build_parser(), [path])

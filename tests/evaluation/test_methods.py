@@ -200,12 +200,12 @@ def test_first_order_steps_lower_our_objective_and_keep_the_shape(clip, open_han
     assert value(ours) < values[1]
 
 
-def test_only_a_place_that_the_network_told_holds_the_refinement():
+def test_only_a_depth_that_the_network_told_holds_the_refinement():
     held = {
-        name: parse_method(name).refinement_config.stages[-1].weights.initial_place
+        name: parse_method(name).refinement_config.stages[-1].weights.initial_depth
         for name in ("haptic+refine", "haptic/constant-depth+refine", "weak2full+refine", "keypoints+refine")
     }
-    assert held.pop("haptic+refine") == RefinementConfig().network_place > 0
+    assert held.pop("haptic+refine") == RefinementConfig().network_depth > 0
     assert set(held.values()) == {0.0}
 
 

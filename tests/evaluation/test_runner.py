@@ -138,7 +138,9 @@ def test_all_that_is_wrong_is_said_in_a_line_each_and_nothing_is_scored(shard, c
         (["--predictions", "mine"], "expected NAME=DIR"),
         (["--shards", "dexycb-s0-val=x.tar"], "makes its own data"),
         (["--workers", "0"], "at least one process"),
-        (["--nonsense", "1"], "nonsense"),
+        (["--nonsense", "1"], "unknown option --nonsense"),
+        (["--first-frames", "many"], "--first-frames is 'many'; expected a whole number or null"),
+        (["--frames", "pdf"], "--frames is 'pdf'; expected one of auto, parquet, csv"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(arguments, words, tmp_path, capsys):
@@ -146,6 +148,20 @@ def test_bad_arguments_are_refused_in_one_line(arguments, words, tmp_path, capsy
     told = capsys.readouterr().err
     assert words in told
     assert len(told.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("benchmrk: openhand\n", "benchmrk is no option; did you mean benchmark?"),
+    ("methods: 5\n", "methods is 5; expected a list"),
+    ("first_frames: many\n", "first_frames is 'many'; expected a whole number or null"),
+    ("a: [\n", "line 2: not YAML"),
+])  # fmt: skip
+def test_what_is_wrong_with_its_config_file_is_told_by_file_and_key(text, words, tmp_path, capsys):
+    config = tmp_path / "mine.yaml"
+    config.write_text(text)
+    assert main(["--config", str(config), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{config}: {words}")
 
 
 def test_the_command_alone_scores_the_network_that_ships_into_a_folder_of_its_own():

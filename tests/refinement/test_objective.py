@@ -13,7 +13,7 @@ from haptic.hand.landmarks import LandmarkModel, detector_landmarks, load_landma
 from haptic.hand.model import HandModel, in_runs
 from haptic.losses.biomechanics import limit_loss
 from haptic.losses.keypoints import centred_loss, reprojection_loss
-from haptic.losses.priors import initial_place_loss, initial_pose_loss, shape_prior_loss
+from haptic.losses.priors import initial_depth_loss, initial_pose_loss, shape_prior_loss
 from haptic.losses.smoothness import acceleration_loss, angular_acceleration_loss
 from haptic.refinement.objective import Objective, point_jacobian
 from haptic.refinement.observations import in_double, observe
@@ -22,7 +22,7 @@ from haptic.refinement.stages import BLOCKS, StageConfig, Weights
 from haptic.refinement.variables import RUN_FRAMES, Variables, free_columns
 
 # Every loss counts, so that a mistake in any of them shows.
-STAGE = StageConfig(name="test", free=BLOCKS, weights=Weights(initial_place=5.0, acceleration=0.02))
+STAGE = StageConfig(name="test", free=BLOCKS, weights=Weights(initial_depth=5.0, acceleration=0.02))
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_the_objective_is_the_weighted_sum_of_the_losses(
             + weights.angular_acceleration * inner_share * angular_acceleration_loss(rotations, seen.time_s, ones)
             + weights.limits * limit_loss(params.hand_pose, ones)
             + weights.initial_pose * initial_pose_loss(params, seen.initial, ones)
-            + weights.initial_place * initial_place_loss(params, seen.initial, ones)
+            + weights.initial_depth * initial_depth_loss(params, seen.initial, ones)
             + weights.shape * shape_prior_loss(params.betas[0])
         )  # fmt: skip
         torch.testing.assert_close(value[track], expected)

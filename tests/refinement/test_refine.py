@@ -222,7 +222,7 @@ def test_the_shortest_videos_are_refined_too(make_scene: Callable, model: HandMo
     assert all(bool(value.isfinite().all()) for value in vars(refined.params).values())
 
 
-def test_a_place_that_the_network_told_is_kept_where_pixels_leave_it_open(make_scene: Callable, model: HandModel):
+def test_a_depth_that_the_network_told_is_kept_where_pixels_leave_it_open(make_scene: Callable, model: HandModel):
     scene = make_scene(30, 5)
     # A larger hand farther away looks the same; the shape prior alone would decide.
     known = replace(
@@ -292,8 +292,8 @@ def test_stages_that_make_no_sense_are_refused_in_words():
         Weights(acceleration=-1.0)
     with pytest.raises(ValueError, match="3 or more"):
         RefinementConfig(chunk_frames=2)
-    with pytest.raises(ValueError, match="network_place is nan"):
-        RefinementConfig(network_place=float("nan"))
+    with pytest.raises(ValueError, match="network_depth is nan"):
+        RefinementConfig(network_depth=float("nan"))
     with pytest.raises(ValueError, match="may appear once"):
         RefinementConfig(stages=(StageConfig("a", BLOCKS), StageConfig("a", BLOCKS)))
 

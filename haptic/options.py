@@ -1,4 +1,7 @@
-"""What is wrong in a `--config` file, in one line: the file, the key, what came, what was expected."""
+"""What is wrong with an option, in one line: where it was given, what came, what was expected.
+
+A `--config` file's faults are told by file and key, the command line's by flag.
+"""
 
 import difflib
 import re
@@ -13,7 +16,52 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
+KINDS = {
+    "int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "NoneType": "null",
+    "tuple": "a list", "list": "a list", "dict": "fields",
+}  # fmt: skip
+NO_KIND_FITS = "Does not validate against any of the Union"
+THEIRS = ("Expected a", "Subtypes:", "Given value", "Got value", "Not of type", "Problem")
 LONGEST_VALUE = 60  # characters of a value that are shown
+
+
+class TeachingParser(ArgumentParser):
+    """Says what is wrong in one line, as a ValueError, and proposes the nearest known flag."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:  # type: ignore[override]
+        """Refuse the command line.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(in_one_line(message, self))
+
+
+def in_one_line(message: str, parser: ArgumentParser) -> str:
+    """Return the parser's report in a user's words."""
+    lines = [line.strip(" -") for line in message.strip().splitlines() if line.strip()]
+    text = lines[0] if lines else ""
+    if text.startswith("unrecognized arguments:"):
+        return _unknown_option(text.split(":", 1)[1].split()[0], parser)
+    if match := re.search(r"ption '(?P<key>[^']+)'", text):
+        return f"{text.rstrip('.')}; {_nearest(match['key'], parser)}"
+    key = re.match(r'Parser key "(?P<name>[^"]+)":\s*(?P<rest>.*)', text)
+    if key is None and not text.startswith(NO_KIND_FITS):
+        return " ".join(message.split())
+    errors = lines[lines.index("Errors:") + 1 :] if "Errors:" in lines else []
+    own = [line for line in errors if not line.startswith((*THEIRS, NO_KIND_FITS))]
+    if own:  # what one of the kinds that it may be said for itself
+        return f"{key['name']}: {own[0]}" if key else own[0]
+    if key is None:
+        return text
+    if not key["rest"] and lines[1:] and not lines[1].startswith((*THEIRS, NO_KIND_FITS)):
+        return f"{key['name']}: {lines[1]}"  # its own parser has spoken already
+    name = key["name"] if "." in key["name"] else key["name"].replace("_", "-")
+    given = next((line for line in lines if "Got value:" in line or "Given value:" in line), "")
+    value = given.rpartition("value:")[2].strip()
+    wanted = _wanted(message)
+    rest = key["rest"] or " ".join(lines[1:2]) or "cannot be used"
+    return f"--{name} is {value!r}; {wanted}" if value and wanted else f"--{name} {rest}"
 
 
 def config_files_of(words: Sequence[str]) -> list[Path]:
@@ -36,17 +84,21 @@ def check_config_files(parser: ArgumentParser, files: Sequence[Path]) -> None:
 
 
 @contextmanager
-def config_faults_named(parser: ArgumentParser, files: Sequence[Path]) -> Iterator[None]:
-    """Put file and key before the message where a value in one of the files is refused inside the block."""
+def option_faults_named(parser: ArgumentParser, files: Sequence[Path], words: Sequence[str]) -> Iterator[None]:
+    """Say in one line what is refused inside the block; where a file's value is at fault, with file and key before it.
+
+    `words` are the command line's: what stands there is no file's fault.
+
+    Raises:
+        ValueError: that line.
+    """
     try:
         yield
     except (ValueError, TypeError) as error:
         text = str(error)
         named = any(str(file) in text for file in files)
-        fault = None if named else _fault_in(parser, files, text)
-        if fault is None:
-            raise
-        raise ValueError(fault) from None
+        fault = None if named else _fault_in(parser, files, words, text)
+        raise ValueError(in_one_line(text, parser) if fault is None else fault) from None
 
 
 def _content(file: Path) -> Mapping[str, Any]:
@@ -127,7 +179,7 @@ def _unknown(file: Path, key: str, known: Sequence[str]) -> str:
     return f"{file}: {key} is no option; {advice}"
 
 
-def _fault_in(parser: ArgumentParser, files: Sequence[Path], text: str) -> str | None:
+def _fault_in(parser: ArgumentParser, files: Sequence[Path], words: Sequence[str], text: str) -> str | None:
     """Return the message with the file and the key whose value alone brings it about, or None."""
     kinds = _kinds(parser)
     if _refusal(parser, {}) == text:
@@ -137,17 +189,23 @@ def _fault_in(parser: ArgumentParser, files: Sequence[Path], text: str) -> str |
         for file in reversed(files)
         if file.is_file()
         for key, value in _leaves("", _content(file), kinds)
+        if not _is_given(key, words)
     ]
     for file, key, value in leaves:
         if _refusal(parser, _nested(key, value)) == text:
             if not isinstance(value, Mapping | list):
                 return f"{file}: {key} is {_short(value)}; {_expected(text)}"
-            inner = re.search(r"(\w+):? Expected .*Got value: (.*)", text)  # the fault is deeper than the parser's keys
-            return f"{file}: {key}: {inner[1]} is {inner[2]!r}; {_expected(text)}" if inner else f"{file}: {text}"
+            return f"{file}: {text}"  # the fault is deeper than the parser's keys
     for file, key, _ in leaves:
         if re.search(rf"(?<![\w-]){re.escape(key.rpartition('.')[2])}\b", text):
             return f"{file}: {text}"
     return None
+
+
+def _is_given(key: str, words: Sequence[str]) -> bool:
+    """Say whether the command line gives the key, its section, or one of its fields."""
+    names = [word[2:].split("=")[0].replace("-", "_") for word in words if word.startswith("--")]
+    return any(f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.") for name in names)
 
 
 def _leaves(key: str, value: Any, kinds: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -176,13 +234,35 @@ def _refusal(parser: ArgumentParser, content: dict[str, Any]) -> str | None:
 
 def _expected(text: str) -> str:
     """Return what a message says was expected; the whole of it where it does not say so in our words."""
-    if choices := re.search(r"not among choices \[(.*?)\]|Literal\[(.*?)\]", text):
-        known = re.findall("'([^']+)'", choices[1] or choices[2])
-        return f"expected one of {', '.join(known)}"
-    if "not boolean" in text:
-        return "expected true or false"
+    if wanted := _wanted(text):
+        return wanted
     ours = re.search(r"; ?((?:expected|it must|both must|give|name) .*)", text, re.DOTALL)
     return ours[1] if ours else text
+
+
+def _wanted(text: str) -> str:
+    """Return what jsonargparse says it can be; nothing where it speaks of something else."""
+    groups = re.findall(r"not among choices \[(.*?)\]|Literal\[(.*?)\]", text)
+    if known := [word for group in groups for word in re.findall("'([^']+)'", group[0] or group[1])]:
+        return f"expected one of {', '.join(dict.fromkeys(known))}"
+    if "not boolean" in text:
+        return "expected true or false"
+    if "object is not iterable" in text:
+        return "expected a list"
+    kinds = [KINDS[kind] for kind in re.findall(r"Expected an? <class '(\w+)'>", text) if kind in KINDS]
+    return f"expected {' or '.join(dict.fromkeys(kinds))}" if kinds else ""
+
+
+def _unknown_option(word: str, parser: ArgumentParser) -> str:
+    if re.fullmatch(r"-?[\d.]+", word):
+        return f"unexpected {word!r}; numbers are joined by commas: --intrinsics 800,800,320,240"
+    return f"unknown option {word}; {_nearest(word.split('=')[0], parser)}"
+
+
+def _nearest(word: str, parser: ArgumentParser) -> str:
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    near = difflib.get_close_matches(word, known, n=1) or difflib.get_close_matches(f"--{word}", known, n=1)
+    return f"did you mean {near[0]}?" if near else "--help lists them all"
 
 
 def _short(value: Any) -> str:

@@ -20,5 +20,5 @@ def initial_pose_loss(params: HandParams, initial: HandParams, weight: Float[Ten
 
 
 def initial_depth_loss(params: HandParams, initial: HandParams, weight: Float[Tensor, "*batch"]) -> Float[Tensor, ""]:
-    """Mean squared difference in m^2 of the hand's depth to an earlier estimate's; pixels tell the rest of the place."""
+    """Mean squared difference in m^2 of the hand's depth to an earlier estimate's; pixels tell the rest."""
     return weighted_mean((params.transl[..., 2] - initial.transl[..., 2]).square(), weight)

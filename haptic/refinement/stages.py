@@ -82,7 +82,7 @@ class RefinementConfig:
 
     stages: tuple[StageConfig, ...] = field(default_factory=fast_stages)
     chunk_frames: int = 300  # no influence on the result: longer tracks are solved as one, in pieces
-    network_depth: float = 30.0
+    network_depth: float = 10.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.network_depth < float("inf"):

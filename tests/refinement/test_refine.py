@@ -229,11 +229,13 @@ def test_a_depth_that_the_network_told_is_kept_where_pixels_leave_it_open(make_s
         scene.initial.params, transl=scene.truth.params.transl * 1.1, betas=torch.zeros_like(scene.truth.params.betas)
     )
     initial = replace(scene.initial, params=known)
-    configs = (RefinementConfig(), RefinementConfig().from_network())
-    (free, _), (held, report) = (refine(model, [initial], [scene.track], config)[0] for config in configs)
-    moved_m = [(one.params.transl - known.transl).norm(dim=-1).mean() for one in (free, held)]
-    assert moved_m[1] < 0.6 * moved_m[0]
-    assert report.after.within_tenth_share > 0.99
+    moved_m = []
+    for config in (RefinementConfig(), *(RefinementConfig(network_depth=weight).from_network() for weight in (10, 100))):
+        ((refined, report),) = refine(model, [initial], [scene.track], config)
+        moved_m.append(float((refined.params.transl - known.transl)[:, 2].abs().mean()))
+        assert report.after.within_tenth_share > 0.99
+    assert moved_m[2] < 0.6 * moved_m[0]
+    assert moved_m[2] < moved_m[1] < moved_m[0]
 
 
 def test_a_track_without_any_detection_stays_finite(make_scene: Callable, model: HandModel):

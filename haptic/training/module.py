@@ -164,11 +164,12 @@ class TrainingModule(pl.LightningModule):
         return [room for room in rooms if room is not None]
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the network's gradient; Lightning calls this when loss scaling is taken out."""
+        """Clip the gradient of all that the first optimiser moves; Lightning calls this when loss scaling is out."""
         optimisers = self.trainer.optimizers
         if optimizer is not optimisers[0]:
             return
-        parameters = [parameter for parameter in self.network.parameters() if parameter.grad is not None]
+        moved = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        parameters = [parameter for parameter in moved if parameter.grad is not None]
         clip_norm = float("inf") if self.config.clip_norm is None else self.config.clip_norm
         self._grad_norm = nn.utils.clip_grad_norm_(parameters, clip_norm)
         is_scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None

@@ -255,14 +255,21 @@ def _wanted(text: str) -> str:
 
 def _unknown_option(word: str, parser: ArgumentParser) -> str:
     if re.fullmatch(r"-?[\d.]+", word):
-        return f"unexpected {word!r}; numbers are joined by commas: --intrinsics 800,800,320,240"
+        joined = "--intrinsics" in _flags(parser)
+        return f"unexpected {word!r}" + (
+            "; numbers are joined by commas: --intrinsics 800,800,320,240" if joined else ""
+        )
     return f"unknown option {word}; {_nearest(word.split('=')[0], parser)}"
 
 
 def _nearest(word: str, parser: ArgumentParser) -> str:
-    known = [flag for action in parser._actions for flag in action.option_strings]
+    known = _flags(parser)
     near = difflib.get_close_matches(word, known, n=1) or difflib.get_close_matches(f"--{word}", known, n=1)
     return f"did you mean {near[0]}?" if near else "--help lists them all"
+
+
+def _flags(parser: ArgumentParser) -> list[str]:
+    return [flag for action in parser._actions for flag in action.option_strings]
 
 
 def _short(value: Any) -> str:

@@ -7,7 +7,9 @@ STAMP = $(VENV)/.installed-$(shell cat pyproject.toml constraints.txt | cksum | 
 .PHONY: demo test test-slow lint install clean
 
 demo: install
+	@echo "From detected joints, without a network:"
 	$(BIN)/python infer.py --demo --out outputs/demo --overwrite
+	@echo "From the network that ships, refined as well:"
 	$(BIN)/python infer.py --demo --init network --out outputs/demo-network --overwrite
 
 test: install

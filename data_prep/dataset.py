@@ -55,7 +55,7 @@ class Split:
     """What the publishers say of a split; 0 where they do not say."""
 
     published: int = 0
-    counts: Literal["sequences", "files", "frames", "hands", "images"] = "frames"
+    counts: Literal["sequences", "files", "frames", "hands", "images", "videos"] = "frames"
 
 
 @dataclass(frozen=True)

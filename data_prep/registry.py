@@ -41,7 +41,8 @@ def check_root(data_set: DataSet, root: Path) -> None:
         ValueError: it is none; the first file that was looked for in vain is named.
     """
     if not root.is_dir():
-        raise ValueError(f"--root {root}: there is no such folder; expected the download of {data_set.title}")
+        wanted = f"the download of {data_set.title}" if data_set.link else "the folder of your videos"
+        raise ValueError(f"--root {root}: there is no such folder; expected {wanted}")
     lacking = _first_lacking(data_set, root)
     if lacking is None:
         return

@@ -87,10 +87,11 @@ def check_source(data_set: DataSet, source: Source, split: str) -> tuple[list[st
 
 def _count_lines(data_set: DataSet, source: Source, split: str) -> Iterator[str]:
     facts = data_set.splits[split]
-    is_by_unit = facts.counts in ("sequences", "files")
+    is_by_unit = facts.counts in ("sequences", "files", "videos")
     here = len(source.units) if is_by_unit else sum(unit.num_counted for unit in source.units)
     if not facts.published:
-        yield f"{data_set.title}, {split}: {here} {facts.counts} (no published number)"
+        counted = facts.counts.removesuffix("s") if here == 1 else facts.counts
+        yield f"{data_set.title}, {split}: {here} {counted}" + (" (no published number)" if data_set.link else "")
     else:
         verdict = "as published" if here == facts.published else f"published are {facts.published}"
         yield f"{data_set.title}, {split}: {here} {facts.counts}, {verdict}"

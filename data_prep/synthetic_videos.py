@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal, get_args
@@ -32,6 +32,7 @@ SIZE_PX = (640, 480)  # of the scenes that are taken: one camera has one size
 CRF = "18"
 FOCAL_WIDTHS = 0.4
 MAX_FPS = 240
+MADE_WITH = "made_with.json"  # beside the videos: those of another camera are no continuation
 Look = Literal["grey", "negative", "color"]
 LOOKS: tuple[Look, ...] = get_args(Look)
 
@@ -81,8 +82,17 @@ def write_videos(
     """Write videos that are not there yet, labels first; give the name of each.
 
     A seed has its own hands, skins, walls and cloths: folders of two seeds have none in common.
+
+    Raises:
+        ValueError: the folder has videos that were made with other options.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    made_with = {**asdict(camera), "num_frames": num_frames, "seed": seed, "hand": str(hand or "openhand")}
+    note = folder / MADE_WITH
+    if note.is_file() and json.loads(note.read_text()) != made_with:
+        raise ValueError(f"{folder}: has videos that were made with other options ({MADE_WITH}); choose another --out")
+    with atomic_write(note) as file:
+        file.write(json.dumps(made_with).encode())
     clips = SyntheticClips(camera.clips_config(num_frames), seed=seed, model=load_hand_model(hand))
     index = -1
     for number in range(num_videos):

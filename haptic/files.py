@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
+ZIP, BARE_ARRAY = b"PK", b"\x93NUMPY"  # what a zip archive and a bare npy begin with
 PACKAGE_ASSETS = Path(__file__).parent / "assets"
 SHOWN_NAME = 40  # letters of a name in that of its draft, which must not become too long for a disk
 CLONE_ASSETS = Path(__file__).parent.parent / "checkpoints"
@@ -85,10 +86,13 @@ def load_plain_npz(path: Path) -> dict[str, np.ndarray]:
         ValueError: it is no npz of plain arrays; the message is the reason only, the caller says what was expected.
     """
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
+        with path.open("rb") as start:
+            magic = start.read(len(BARE_ARRAY))
+        if magic == BARE_ARRAY:
             raise ValueError("one bare array")
-        with file:
+        if not magic.startswith(ZIP):  # numpy would take it for a pickle, and advise to trust it
+            raise ValueError("it is no zip archive")
+        with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
     except FileNotFoundError:
         raise

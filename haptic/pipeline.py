@@ -155,7 +155,8 @@ def reconstruct(
     notes += [source.warning] if source.warning else []
     is_cut_short = config.max_frames is not None
     given = video_camera(source.info, len(seen.times_s), config.camera, is_cut_short=is_cut_short)
-    notes.append(f"camera: {given.source}")
+    advice = "; distances grow with it, so say --fov-deg or --focal-px if you know better" if given.is_assumed else ""
+    notes.append(f"camera: {given.source}{advice}")
     tracks = seen.tracks
     if config.init == "network":
         assert network is not None

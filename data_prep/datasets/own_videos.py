@@ -363,7 +363,7 @@ DATA_SETS = (
         title="Your own videos",
         licence="your own",
         link="",
-        splits={"train": Split(), "val": Split()},
+        splits={"train": Split(counts="videos"), "val": Split(counts="videos")},
         layout=(),
         open=open_own_videos,
         mano="openhand by default",

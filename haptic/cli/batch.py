@@ -96,6 +96,8 @@ def run_one(item: VideoInput, options: BatchOptions, progress: Progress) -> None
     if not options.overwrite and _is_finished(folder, key):
         progress.note(f"{item.name}: done already, in {folder} (--overwrite does it again)")
         return
+    if not options.overwrite and _read_summary(folder) is not None:
+        progress.note(f"{item.name}: {folder} was made with other options or another version; it is replaced when done")
     result = reconstruct(
         source,
         options.pipeline,
@@ -219,7 +221,8 @@ def _tell(item: VideoInput, folder: Path, result: Result, model: HandModel, prog
         progress.note(f"{item.name}: {name}: seen in {observed} of {num_frames} frames{error}")
     for line in describe_demo_error(item.files[0], result.reconstruction, model):
         progress.note(line)
-    progress.note(f"{item.name}: written to {folder}")
+    look_at = [name for name in ("overlay.mp4", "scene.html", "trajectory.png") if (folder / name).is_file()]
+    progress.note(f"{item.name}: written to {folder}" + (f"; look at {look_at[0]} first" if look_at else ""))
 
 
 def _read_summary(folder: Path) -> dict[str, Any] | None:

@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except KeyboardInterrupt:
-        say("interrupted; finished videos are kept")
+        say("interrupted; videos that were finished before are kept")
         return 130
     except BrokenPipeError:
         return 0  # nobody reads what is shown any more

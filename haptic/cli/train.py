@@ -56,6 +56,8 @@ def _run(arguments: Sequence[str] | None) -> int:
 
     parser = build_parser()
     words = [str(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    if not words:
+        raise ValueError("no config given; say: train.py --config configs/train/smoke.yaml, or train.py --help")
     files = config_files_of(words)
     check_config_files(parser, files)
     with option_faults_named(parser, files, words):
@@ -77,6 +79,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except TerminatedError as error:
         _say(str(error))
         return 143
+    _say(f"done; infer.py --checkpoint {config.run.out}/last.ckpt takes what was learned")
     return 0
 
 

@@ -1,5 +1,6 @@
 """Predictions that would give a number which means nothing: found here, refused in one line with the likely cause."""
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -16,6 +17,7 @@ MAX_FPS_RATIO = 1.02
 # Hands of one size are scored; beyond these ratios to the truth's the unit is another.
 MIN_SIZE_RATIO, MAX_SIZE_RATIO = 0.25, 4.0
 NAMED_RATIOS = ((1000.0, "millimetres"), (100.0, "centimetres"), (0.001, "kilometres"), (39.37, "inches"))
+UNIT_SLACK = 2.5  # how far a hand's size may be off for its unit to be told
 SUSPICIOUS_PA_M = 0.018  # a good or bad estimate of the right hand in the right order is below this
 BETTER_SHARE = 0.5
 CHECKED_FRAMES = 60
@@ -204,6 +206,7 @@ def _check_sides(clip: EvalClip, prediction: Prediction, chosen: dict[str, list[
 
 
 def _wrist_distance(clip: EvalClip, name: str, hand: PredictedHand) -> float | None:
+    """Return how far the wrists' rays are apart where the true wrist is; depth, which is guessed worse, has no say."""
     labels = clip.labels(name)
     if hand.joints_cam is None or bool((labels.place_weight == 0).any()):
         return None
@@ -211,7 +214,9 @@ def _wrist_distance(clip: EvalClip, name: str, hand: PredictedHand) -> float | N
     ours = torch.isin(hand.frame_index, labels.frame_index)
     if not bool(shared.any()):
         return None
-    return float((labels.joints_cam[shared, 0].double() - hand.joints_cam[ours, 0].double()).norm(dim=-1).median())
+    true, found = labels.joints_cam[shared, 0].double(), hand.joints_cam[ours, 0].double()
+    at_true_distance = found / found.norm(dim=-1, keepdim=True).clamp(min=1e-9) * true.norm(dim=-1, keepdim=True)
+    return float((true - at_true_distance).norm(dim=-1).median())
 
 
 def _pair(clip: EvalClip, name: str, hands: list[PredictedHand]) -> PairedHand:
@@ -267,9 +272,11 @@ def _check_unit(pair: PairedHand, where: str) -> None:
     ours, true = (_size(points[shared]) for points in (pair.pred, pair.target))
     ratio = ours / true
     if not MIN_SIZE_RATIO < ratio < MAX_SIZE_RATIO:
-        cause = next((f"in {unit}?" for factor, unit in NAMED_RATIOS if 0.7 < ratio / factor < 1.4), "scaled?")
+        factor, unit = min(NAMED_RATIOS, key=lambda named: abs(math.log(max(ratio, 1e-9) / named[0])))
+        cause = f"in {unit}?" if 1 / UNIT_SLACK < ratio / factor < UNIT_SLACK else "scaled?"
+        times = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.3g}"
         raise ValueError(
-            f"{where}: {pair.name} is {ratio:.3g} times as large as the true hand; are the joints {cause} Metres are "
+            f"{where}: {pair.name} is {times} times as large as the true hand; are the joints {cause} Metres are "
             "expected"
         )
     depth = pair.pred[shared, 0].norm(dim=-1).median()

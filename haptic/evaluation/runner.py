@@ -345,7 +345,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for note in dict.fromkeys(scored.notes):
         _say(f"note: {note}")
     if scored.sequences:
-        _say(f"tables, pictures and predictions are in {config.out}")
+        what = "tables, pictures and the methods' predictions" if config.methods != () else "tables and pictures"
+        _say(f"{what} are in {config.out}")
     return 0
 
 

@@ -340,7 +340,7 @@ def summarise(
     drawn = rng.integers(len(names), size=(resamples, len(names)))
     total = totals[drawn].sum(axis=1)
     means = sums[drawn].sum(axis=1)[total > 0] / total[total > 0]
-    low, high = np.quantile(means, [0.025, 0.975]) if len(names) > 1 else (math.nan, math.nan)
+    low, high = np.quantile(means, [0.025, 0.975]) if (totals > 0).sum() > 1 else (math.nan, math.nan)
     return Cell(mean, float(low), float(high), int(told.sum()))
 
 

@@ -17,6 +17,7 @@ from haptic.geometry.cameras import intrinsics
 from haptic.perception.video import VideoInfo
 from haptic.records import Camera
 
+ASSUMED = "assumed"  # what a source begins with that is a guess
 CAMERA_KEYS = ("K", "T_world_cam")
 # The widest fisheye and the longest telescope a video of hands is made with, in longer sides of the image.
 MIN_FOCAL_SIDES, MAX_FOCAL_SIDES = 0.1, 100.0
@@ -55,6 +56,11 @@ class VideoCamera:
     camera: Camera
     source: str
     has_poses: bool
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether nobody knows the focal length."""
+        return self.source.startswith(ASSUMED)
 
 
 def parse_intrinsics(text: str) -> tuple[float, float, float, float]:
@@ -153,7 +159,7 @@ def _single_camera(info: VideoInfo, config: CameraConfig) -> tuple[np.ndarray, s
         focal, source = info.focal_px, f"the video's metadata, focal length {info.focal_px:.0f} px"
     else:
         focal = math.hypot(info.width, info.height)
-        source = f"assumed: the image diagonal, focal length {focal:.0f} px"
+        source = f"{ASSUMED}: the image diagonal, focal length {focal:.0f} px"
     return intrinsics(focal, width=info.width, height=info.height).double().numpy(), source
 
 

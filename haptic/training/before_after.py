@@ -39,6 +39,8 @@ def before_after_table(validations: Mapping[int, Mapping[str, float]]) -> str | 
             for _head, scores in columns[1:]:
                 cells += [_number(scores[name]), _change(before[name], scores[name])]
             lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    if best_value(validations[best]) > best_value(before):
+        lines += ["", "No validated step is better than the weights that the run began with: keep those."]
     return "\n".join(lines) + "\n"
 
 

@@ -61,7 +61,8 @@ def test_shards_pass_check_and_a_sheet_is_drawn(any_set, lay_miniature, argument
     main(arguments_for(one, "--check"))
     said, err = said_by(capsys, tmp_path)
     facts = all_data_sets()[any_set].splits[one.split]
-    assert (f"published are {facts.published}" if facts.published else "no published number") in said
+    unpublished = "no published number" if all_data_sets()[any_set].link else "Your own videos, train: 1 video\n"
+    assert (f"published are {facts.published}" if facts.published else unpublished) in said
     assert "error" not in err
 
 

@@ -47,13 +47,15 @@ def test_labels_and_camera_of_a_video_fit_together(videos):
         assert set(np.unique(hand.joints_visible)) <= {-1, 0, 1}
 
 
-def test_a_negative_is_dark_where_grey_is_light(videos, tmp_path):
+def test_a_negative_is_dark_where_grey_is_light_and_no_continuation_of_it(videos, tmp_path, capsys):
     sizes = ["--train", "1", "--val", "0", "--frames", str(FRAMES), "--side-px", "160", "--seed", "3"]
     assert main(["--out", str(tmp_path), *sizes, "--look", "negative"]) == 0
     grey, negative = (
         next(iter(open_video(root / "train/clip-000.mp4").frames())).image.astype(int) for root in (videos, tmp_path)
     )
     assert np.abs(255 - grey - negative).mean() < 4  # the codec's
+    assert main(["--out", str(tmp_path), *sizes]) == 1
+    assert "made with other options (made_with.json); choose another --out" in capsys.readouterr().err
 
 
 def test_a_camera_on_its_side_sees_the_same_hands_turned_by_a_quarter(open_hand):

@@ -33,7 +33,7 @@ def test_truth_is_paired_with_itself(clip, perfect):
         torch.testing.assert_close(pair.pred_world, pair.target_world)
 
 
-@pytest.mark.parametrize(("factor", "unit"), [(1000, "millimetres"), (100, "centimetres")])
+@pytest.mark.parametrize(("factor", "unit"), [(1000, "millimetres"), (1700, "millimetres"), (100, "centimetres")])
 def test_a_hand_in_another_unit_is_refused_by_name(clip, noisy, factor, unit):
     assert unit in refused(clip, changed(noisy(clip), lambda hand: {"joints_cam": factor * hand.joints_cam}))
 
@@ -61,6 +61,13 @@ def test_a_left_hand_drawn_as_a_right_one_is_refused(clip, noisy):
 
 def test_swapped_hands_are_refused(clip, noisy):
     assert "swapped" in refused(clip, changed(noisy(clip), lambda hand: {"is_right": not hand.is_right}))
+
+
+def test_swapped_hands_are_refused_though_their_depth_is_far_off(clip, noisy):
+    swapped = changed(
+        noisy(clip), lambda hand: {"is_right": not hand.is_right, "joints_cam": 1.5 * hand.joints_cam[:, :1] + (
+            hand.joints_cam - hand.joints_cam[:, :1])})  # fmt: skip
+    assert "swapped" in refused(clip, swapped)
 
 
 def test_only_the_wrong_side_is_refused(clips, noisy):

@@ -82,6 +82,12 @@ def test_a_file_that_is_no_prediction_is_refused(arrays, words, tmp_path):
         read_prediction(tmp_path / "one.npz")
 
 
+def test_a_text_that_is_called_npz_is_no_pickle_to_be_trusted(tmp_path):
+    (tmp_path / "one.npz").write_text("frame,joint\n")
+    with pytest.raises(ValueError, match=r"not a readable npz of plain arrays \(it is no zip archive\)"):
+        read_prediction(tmp_path / "one.npz")
+
+
 def test_haptics_pickles_of_tensors_are_read(clip, perfect, tmp_path):
     truth = perfect(clip)
     for frame in range(20):

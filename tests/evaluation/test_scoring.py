@@ -135,6 +135,12 @@ def test_the_interval_is_of_sequences_and_repeats(clips, noisy, protocol):
     per_sequence = [np.mean([s.values["PA"] for s in scores if s.sequence == name]) for name in ("one", "two")]
     assert cell.low == pytest.approx(min(per_sequence))
     assert cell.high == pytest.approx(max(per_sequence))
+    only_one = [
+        replace(s, values={**s.values, "PA": s.values["PA"] if s.sequence == "one" else np.nan}) for s in scores
+    ]
+    cell = summarise(only_one, "PA", protocol, seed=0)
+    assert cell.mean > 0
+    assert np.isnan([cell.low, cell.high]).all()  # one sequence says nothing of how sure it is
 
 
 def test_numbers_per_frame_have_the_sequences_mean(clip, noisy):

@@ -200,6 +200,13 @@ def test_before_and_after_are_compared_where_labels_tell(tmp_path):
     assert table.splitlines()[2] == "| GA-MPJPE, mm | 50.0 | 40.0 | -20.0 % | 30.0 | -40.0 % |"
 
 
+def test_a_run_that_made_nothing_better_says_so(tmp_path):
+    logbook = Logbook(tmp_path)
+    for step, error_mm in ((0, 30.0), (10, 35.0), (20, 31.0)):
+        logbook.write(step, {"val/ga_mpjpe_mm": error_mm})
+    assert logbook.write_before_after().splitlines()[-1].startswith("No validated step is better than the weights")
+
+
 def test_depth_is_chained_from_window_to_window(open_hand, make_clips):
     clips = make_clips(1, 15)
     windows = windows_of(clips, true_prediction(clips, depth_error=0.01), [(0, 8), (7, 15)])

@@ -152,7 +152,8 @@ def _clips(request: Request, path: Path) -> Iterator[SourceClip]:
             labels, width=video.info.width, height=video.info.height, num_frames=len(times_s),
             first_number=_first_number(request),
         )  # fmt: skip
-        hands = [_own_truth(request, hand, camera, labels, video) for hand in found]
+        model = _hand_model(request)
+        hands = [_own_truth(hand, camera, labels, video, model) for hand in found]
     else:
         detections = read_detections(labels, width=video.info.width, height=video.info.height, num_frames=len(times_s))
         hands = [_track_truth(track, camera) for track in build_tracks(detections, times_s)]
@@ -256,7 +257,7 @@ def _hand_truth(hand: Trajectory, result: Reconstruction, model: HandModel, is_m
     )
 
 
-def _own_truth(request: Request, hand: OwnHand, camera: _Camera, labels: Path, video: VideoSource) -> HandTruth:
+def _own_truth(hand: OwnHand, camera: _Camera, labels: Path, video: VideoSource, model: HandModel) -> HandTruth:
     side = "right" if hand.is_right else "left"
     if camera.is_measured and not camera.is_known:
         raise ValueError(
@@ -268,11 +269,9 @@ def _own_truth(request: Request, hand: OwnHand, camera: _Camera, labels: Path, v
         _check_size(hand, f"{labels}: the {side} hand")
         if camera.is_known:
             _check_reprojection(hand, camera, f"{labels}: the {side} hand")
-    rotations = None
-    if has_joints_cam:
-        rotations = fitted_rotations(
-            hand, camera.K, fps=video.info.fps, width_px=video.info.width, model=_hand_model(request)
-        )
+    global_orient, hand_pose = fitted_rotations(
+        hand, camera.K, fps=video.info.fps, width_px=video.info.width, model=model
+    )
     return HandTruth(
         is_right=hand.is_right,
         K=camera.K,
@@ -281,8 +280,8 @@ def _own_truth(request: Request, hand: OwnHand, camera: _Camera, labels: Path, v
         joints_img_weight=hand.joints_img_weight,
         joints_visible=hand.joints_visible,
         box_xyxy=hand.box_xyxy,
-        global_orient=None if rotations is None else rotations[0],
-        hand_pose=None if rotations is None else rotations[1],
+        global_orient=global_orient,
+        hand_pose=hand_pose,
         T_world_cam=camera.T_world_cam,
         is_placed=has_joints_cam and camera.is_known,
         is_camera_known=camera.is_known,

@@ -93,10 +93,10 @@ def run_one(item: VideoInput, options: BatchOptions, progress: Progress) -> None
     source_hash = _hash_of_files(item)
     key = run_key(source_hash, options)
     folder = choose_folder(item, options.out, source_hash)
-    if not options.overwrite and _is_finished(folder, key):
-        progress.note(f"{item.name}: done already, in {folder} (--overwrite does it again)")
-        return
-    if not options.overwrite and _read_summary(folder) is not None:
+    if not options.overwrite and (summary := _read_summary(folder)) is not None:
+        if _is_finished(folder, summary, key):
+            progress.note(f"{item.name}: done already, in {folder} (--overwrite does it again)")
+            return
         progress.note(f"{item.name}: {folder} was made with other options or another version; it is replaced when done")
     result = reconstruct(
         source,
@@ -235,11 +235,9 @@ def _read_summary(folder: Path) -> dict[str, Any] | None:
     return summary if is_ours else None
 
 
-def _is_finished(folder: Path, key: str) -> bool:
-    summary = _read_summary(folder)
-    if summary is None or summary["details"]["run_key"] != key:
-        return False
-    return all((folder / name).is_file() for name in summary["details"].get("files", []))
+def _is_finished(folder: Path, summary: dict[str, Any], key: str) -> bool:
+    details = summary["details"]
+    return details["run_key"] == key and all((folder / name).is_file() for name in details.get("files", []))
 
 
 @contextmanager

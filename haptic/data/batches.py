@@ -66,6 +66,11 @@ class ClipBatch(Record):
         return self.crops.shape[0] * self.crops.shape[1]
 
     @property
+    def K(self) -> Float[Tensor, "B T 3 3"]:
+        """The camera's."""
+        return self.camera.K
+
+    @property
     def joints_crop(self) -> Float[Tensor, "B T 21 2"]:
         """The 2D labels in the crop, [-0.5, 0.5]: what HaMeR's 2D loss compares with."""
         offset = self.targets.joints_img - self.box_center_img[:, :, None]

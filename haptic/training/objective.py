@@ -7,7 +7,7 @@ weights and agree exactly on the reference batch, 8 windows of 8 frames and 8 im
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -197,14 +197,7 @@ class Objective:
         targets, reduce = batch.targets, self._reduce
         joints = self.joints_of(prediction)
         joints_crop = (
-            joints_in_crop(
-                joints,
-                prediction,
-                box_center_img=batch.box_center_img,
-                box_side_px=batch.box_side_px,
-                K=batch.camera.K,
-                camera_weight=batch.camera_weight,
-            )
+            joints_in_crop(joints, prediction, batch)
             if self.config.projection == "camera"
             else project_to_crop(joints, translation_in_crop(prediction.scale, prediction.shift_crop))
         )
@@ -313,26 +306,41 @@ def lift_from_true_start(prediction: HandPrediction, batch: ClipBatch, hand_mode
     return lift_at_depth(prediction.shift_crop, batch.box_center_img, depth, batch.camera.K)
 
 
+@runtime_checkable
+class Seen(Protocol):
+    """Through what boxes and cameras hands are seen; `camera_weight` is zero where K is a guess."""
+
+    @property
+    def box_center_img(self) -> Float[Tensor, "B T 2"]:
+        """The middle of each square, in pixels."""
+
+    @property
+    def box_side_px(self) -> Float[Tensor, "B T"]:
+        """Its side."""
+
+    @property
+    def K(self) -> Float[Tensor, "B T 3 3"]:
+        """The camera's."""
+
+    @property
+    def camera_weight(self) -> Float[Tensor, "B T"]:
+        """Whether it is known."""
+
+
 def joints_in_crop(
-    joints: Float[Tensor, "B T 21 3"],
-    prediction: HandPrediction,
-    *,
-    box_center_img: Float[Tensor, "B T 2"],
-    box_side_px: Float[Tensor, "B T"],
-    K: Float[Tensor, "B T 3 3"],
-    camera_weight: Float[Tensor, "B T"],
+    joints: Float[Tensor, "B T 21 3"], prediction: HandPrediction, seen: Seen
 ) -> Float[Tensor, "B T 21 2"]:
     """Return joints about the hand's own origin in the crop, [-0.5, 0.5], as the true camera sees them.
 
     The hand is where weak camera and box put it (Weak2Full). Joints behind the lens are held before it. Where K is a
     guess, HaMeR's imagined camera sees them.
     """
-    depth = weak_depth(prediction.scale.clamp(min=MIN_SCALE), box_side_px, K)
-    points_cam = joints + lift_at_depth(prediction.shift_crop, box_center_img, depth, K)[..., None, :]
+    depth = weak_depth(prediction.scale.clamp(min=MIN_SCALE), seen.box_side_px, seen.K)
+    points_cam = joints + lift_at_depth(prediction.shift_crop, seen.box_center_img, depth, seen.K)[..., None, :]
     before = torch.cat([points_cam[..., :2], points_cam[..., 2:].clamp(min=NEAREST_M)], dim=-1)
-    seen = (project(before, K) - box_center_img[..., None, :]) / box_side_px[..., None, None]
+    true = (project(before, seen.K) - seen.box_center_img[..., None, :]) / seen.box_side_px[..., None, None]
     imagined = project_to_crop(joints, translation_in_crop(prediction.scale, prediction.shift_crop))
-    return torch.where(camera_weight[..., None, None] > 0, seen, imagined)
+    return torch.where(seen.camera_weight[..., None, None] > 0, true, imagined)
 
 
 def single_precision(prediction: HandPrediction) -> HandPrediction:

@@ -27,10 +27,7 @@ def draw_predictions(prediction: HandPrediction, batch: ClipBatch, hand_model: H
     prediction = single_precision(prediction[:MAX_CLIPS])
     batch = batch[:MAX_CLIPS]
     joints = hand_model.joints(params_at(prediction, torch.zeros_like(prediction.betas[..., :3])))
-    predicted_crop = joints_in_crop(
-        joints, prediction, box_center_img=batch.box_center_img, box_side_px=batch.box_side_px, K=batch.camera.K,
-        camera_weight=batch.camera_weight,
-    )  # fmt: skip
+    predicted_crop = joints_in_crop(joints, prediction, batch)
     wrist = joints[:, :, 0] + lift_from_true_start(prediction, batch, hand_model)
     known = batch.targets.joints_img_weight > 0
     rows = []

@@ -139,10 +139,7 @@ def _score_windows(windows: list[ScoredWindow], hand_model: HandModel) -> TrackS
     score = score_track(*join_track(windows, hand_model))
     prediction, labels, _relative = _join_windows(windows)
     joints = hand_model.joints(params_at(prediction, torch.zeros_like(prediction.betas[..., :3])))
-    joints_crop = joints_in_crop(
-        joints, prediction, box_center_img=labels.box_center_img, box_side_px=labels.box_side_px, K=labels.K,
-        camera_weight=labels.camera_weight,
-    )  # fmt: skip
+    joints_crop = joints_in_crop(joints, prediction, labels)
     weight = labels.joints_img_weight
     if not bool((weight > 0).any()):
         return score

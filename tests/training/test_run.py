@@ -55,6 +55,20 @@ def crash_at(monkeypatch):
     monkeypatch.undo()
 
 
+@pytest.fixture
+def crash_and_go_on(crash_at, monkeypatch):
+    """Lets a run end while it writes the row of a step, and says its command again."""
+
+    def both(step, config, *arguments):
+        crash_at(step)
+        with pytest.raises(Crash):
+            run(config, *arguments)
+        monkeypatch.undo()
+        assert run(config, *arguments) == 0
+
+    return both
+
+
 def test_a_run_leaves_numbers_pictures_and_a_network_that_inference_takes(tiny_yaml, tmp_path, open_hand):
     assert run(tiny_yaml, "--run.validate_every_steps", 3) == 0
     rows = rows_of(tmp_path / "run")
@@ -128,7 +142,7 @@ def test_a_run_can_start_from_the_weights_of_another(tiny_yaml, tmp_path):
         torch.testing.assert_close(before, after, msg=name)
 
 
-def test_a_run_from_weights_compares_before_and_after_if_cut_off_too(tiny_yaml, tmp_path, crash_at, monkeypatch):
+def test_a_run_from_weights_compares_before_and_after_if_cut_off_too(tiny_yaml, tmp_path, crash_and_go_on):
     assert run(tiny_yaml, "--run.out", tmp_path / "first", "--optim.total_steps", 2) == 0
     arguments = ["--run.init", tmp_path / "first/last.ckpt", "--run.validate_every_steps", 3]
     assert run(tiny_yaml, *arguments, "--run.out", tmp_path / "whole") == 0
@@ -140,11 +154,7 @@ def test_a_run_from_weights_compares_before_and_after_if_cut_off_too(tiny_yaml, 
     for name in ("GA-MPJPE", "FA-MPJPE", "PA-MPJPE", "RA-MPJPE", "ACC-NORM", "2D error"):
         assert f"| {name}, " in table
     assert f"{float(rows[0]['val/ga_mpjpe_mm']):.1f} | {float(rows[6]['val/ga_mpjpe_mm']):.1f} |" in table
-    crash_at(4)
-    with pytest.raises(Crash):
-        run(tiny_yaml, *arguments)
-    monkeypatch.undo()
-    assert run(tiny_yaml, *arguments) == 0
+    crash_and_go_on(4, tiny_yaml, *arguments)
     assert exact_rows(tmp_path / "run") == exact_rows(tmp_path / "whole")
     assert (tmp_path / "run/before_after.md").read_text() == table
 
@@ -197,18 +207,14 @@ def test_an_ablation_starts_from_weights_that_have_more_attentions(tiny_yaml, tm
 
 
 def test_a_network_that_begins_to_see_joints_goes_on_after_a_crash_and_may_forget_them(
-    tiny_yaml, tmp_path, crash_at, monkeypatch, caplog
+    tiny_yaml, tmp_path, crash_and_go_on, caplog
 ):
     sees = ["--network.decoder.sees_joints", "true", "--objective.projection", "camera"]
     assert run(tiny_yaml, "--run.out", tmp_path / "first", "--optim.total_steps", 1) == 0
     arguments = ["--run.init", tmp_path / "first/last.ckpt", *sees, "--run.save_every_steps", 1]
     assert run(tiny_yaml, *arguments, "--run.out", tmp_path / "whole") == 0
     assert "guide, joint_reader are new, and begin silent" in caplog.text
-    crash_at(4)
-    with pytest.raises(Crash):
-        run(tiny_yaml, *arguments)
-    monkeypatch.undo()
-    assert run(tiny_yaml, *arguments) == 0
+    crash_and_go_on(4, tiny_yaml, *arguments)
     assert exact_rows(tmp_path / "run") == exact_rows(tmp_path / "whole")
     seeing, _info = load_checkpoint(tmp_path / "run/last.ckpt")
     assert seeing.joint_reader.contract.weight.abs().max() > 0  # it has learned to speak
